@@ -1,0 +1,1 @@
+"""A relative judge for reinforcement learning: N rollouts of one task in one prompt, comparable scores out."""

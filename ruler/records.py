@@ -1,0 +1,217 @@
+"""JSONL files of groups: plain, gzip (`.gz`), or `-` for standard input.
+
+One line is one group. A bad line gives one clear error and does not hide the others.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ruler.errors import ConfigError, GroupError
+from ruler.messages import read_messages, read_tools
+from ruler.types import Group, Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledGroup:
+    """A group and, where the file has it, ground truth; truth is never part of the group."""
+
+    group: Group
+    truth: Mapping[str, float]
+    """Rollout id -> truth, for the rollouts that have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is not a group; `str()` of it is one line of text with file, line number and field."""
+
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+_Id = Annotated[str, Field(coerce_numbers_to_str=True)]
+
+
+class _TaskRecord(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    messages: Any = None
+    tools: Any = None
+    reference: Any = None
+
+
+class _RolloutRecord(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: _Id | None = None
+    messages: Any
+    tools: Any = None
+    finish_reason: str | None = None
+    histories: dict[str, Any] | None = None
+    truth: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
+class _GroupRecord(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    group_id: _Id | None = None
+    task: _TaskRecord | None = None
+    tools: Any = None
+    rollouts: list[_RolloutRecord]
+
+
+_RECORD: TypeAdapter[_GroupRecord] = TypeAdapter(_GroupRecord)
+
+
+def read_labelled(path: str) -> Iterator[LabelledGroup | BadLine]:
+    """The groups of a file in order, each with its truth, and a BadLine for each line that is none.
+
+    A line is a record as in docs/formats.md, or a bare list of message lists. Blank lines are skipped. Unknown keys
+    are kept in `metadata`. The same `group_id` for other content than before is a bad line.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+    seen: dict[str, str] = {}
+    for number, line in _lines(path):
+        if isinstance(line, BadLine):
+            yield line
+            return
+        if not line.strip():
+            continue
+        try:
+            labelled = _read_line(line)
+            group = labelled.group
+            if seen.setdefault(group.id, group.digest) != group.digest:
+                raise GroupError(f"group_id: {group.id!r} stood on an earlier line with other rollouts")
+        except GroupError as error:
+            yield BadLine(path, number, str(error))
+        except RecursionError:
+            yield BadLine(path, number, "nested too deeply to be read")
+        else:
+            yield labelled
+
+
+def read_groups(path: str) -> Iterator[Group | BadLine]:
+    """As `read_labelled`, without truth."""
+    for found in read_labelled(path):
+        yield found if isinstance(found, BadLine) else found.group
+
+
+def count_lines(path: str) -> int:
+    """Lines that are not blank; those of a damaged file up to the damage."""
+    return sum(1 for _, line in _lines(path) if isinstance(line, bytes) and line.strip())
+
+
+def _lines(path: str) -> Iterator[tuple[int, bytes | BadLine]]:
+    number = 0
+    try:
+        with open_read(path) as file:
+            for line in file:
+                number += 1
+                yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        yield number + 1, BadLine(path, number + 1, f"the file is damaged from here on: {error}")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def open_read(path: str) -> IO[bytes]:
+    """The file for reading, uncompressed where its name ends in `.gz`; `-` is standard input."""
+    if path == "-":
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    if path.endswith(".gz"):
+        return cast(IO[bytes], gzip.GzipFile(path, "rb"))
+    return open(path, "rb")
+
+
+def _read_line(line: bytes) -> LabelledGroup:
+    try:
+        data = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise GroupError(f"not UTF-8: byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise GroupError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise GroupError(f"not JSON that can be read: {error}") from None
+    if isinstance(data, list):
+        return LabelledGroup(Group.of(data), {})
+    try:
+        record = _RECORD.validate_python(data)
+    except ValidationError as error:
+        raise GroupError(_first_fault(error)) from None
+    return _labelled(record)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    said = "expected an object" if fault["type"] == "model_type" else fault["msg"].lower()
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place or 'record'}: {said}, got {shown}{more}"
+
+
+def _labelled(record: _GroupRecord) -> LabelledGroup:
+    name = record.group_id or ""
+    task = record.task or _TaskRecord()
+    ids = [f"r{n}" if r.id is None else r.id for n, r in enumerate(record.rollouts, 1)]
+    metadata, of_task = _without_truth(record), _without_truth(task)
+    tools = task.tools if task.tools is not None else record.tools
+    try:
+        group = Group(
+            rollouts=tuple(
+                Rollout.of(
+                    rollout_id,
+                    rollout.messages,
+                    tools=rollout.tools,
+                    finish_reason=rollout.finish_reason,
+                    histories=rollout.histories,
+                    metadata=rollout.model_extra,
+                )
+                for rollout_id, rollout in zip(ids, record.rollouts, strict=True)
+            ),
+            task=()
+            if task.messages is None
+            else read_messages(task.messages, field="task.messages", role="user").messages,
+            tools=() if tools is None else read_tools(tools),
+            id=name,
+            reference=_reference_text(task.reference),
+            metadata={**metadata, "task": of_task} if of_task else metadata,
+        )
+    except GroupError as error:
+        prefix = f"group {name!r}: "
+        raise GroupError(str(error) if not name or str(error).startswith(prefix) else prefix + str(error)) from None
+    truth = {
+        rollout_id: rollout.truth
+        for rollout_id, rollout in zip(ids, record.rollouts, strict=True)
+        if rollout.truth is not None
+    }
+    return LabelledGroup(group, truth)
+
+
+def _without_truth(record: BaseModel) -> dict[str, Any]:
+    return {key: value for key, value in (record.model_extra or {}).items() if key != "truth"}
+
+
+def _reference_text(reference: object) -> str | None:
+    """A reference as text: a string as it is, an object as `key: value` lines, anything else as JSON."""
+    if reference is None or isinstance(reference, str):
+        return reference
+    if isinstance(reference, dict):
+        lines = []
+        for key, value in reference.items():
+            lines.append(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+        return "\n".join(lines)
+    return json.dumps(reference, ensure_ascii=False)

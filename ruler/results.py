@@ -1,0 +1,238 @@
+"""Scored groups as JSONL: plain, gzip (`.gz`), or `-` for standard output. A run that stopped can be continued."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import IO, Any, cast
+
+from ruler.errors import ConfigError
+from ruler.records import open_read
+from ruler.types import FailedGroup, Group, ScoredGroup, Usage
+
+
+def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
+    """The result as the JSON object of docs/formats.md; there is no `score` key where there is no score."""
+    record: dict[str, Any] = {
+        "group_id": result.group_id,
+        "group_digest": result.group_digest,
+        "status": result.status,
+    }
+    if isinstance(result, FailedGroup):
+        record |= {"reason": result.reason, "message": result.message}
+        if result.raw_reply is not None:
+            record["raw_reply"] = result.raw_reply
+        record["rollouts"] = [{"id": name} for name in result.rollout_ids]
+    else:
+        record["rollouts"] = [
+            {
+                key: value
+                for key, value in (
+                    ("id", score.id),
+                    ("score", score.score),
+                    ("stderr", score.stderr),
+                    ("note", score.note),
+                    ("flags", list(score.flags) or None),
+                )
+                if value is not None
+            }
+            for score in result.rollouts
+        ]
+        record |= {"model": result.model, "orders_used": result.orders_used}
+        if result.absolute:
+            record["absolute"] = True
+    record |= {key: getattr(result, key) for key in _MADE_BY}
+    record["usage"] = usage_record(result.usage)
+    return record
+
+
+def usage_record(usage: Usage) -> dict[str, Any]:
+    """The usage as a JSON object; `cost_usd` is null when a price is unknown."""
+    return {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+
+
+def json_line(record: Mapping[str, Any]) -> bytes:
+    """The record as one line of UTF-8 JSON; half surrogate pairs, which UTF-8 cannot hold, stay escapes."""
+    try:
+        return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        return (json.dumps(record) + "\n").encode("ascii")
+
+
+_MADE_BY = ("judge", "rubric", "orders", "prompt_version")
+
+
+class ResultFile:
+    """Scored groups, one JSON line each, written as they come; an existing file is continued.
+
+    Lines that are scored or tied are kept, failed ones and a half-written last one are dropped and asked again. After
+    a kill at any moment the file can be continued; at most the line being written is lost.
+    """
+
+    def __init__(self, path: str, *, made_by: Mapping[str, object]) -> None:
+        """Opens the file and reads what is there.
+
+        Args:
+            path: the file; `.gz` is compressed, `-` is standard output, which is never read.
+            made_by: judge, rubric, orders and prompt_version of this run.
+
+        Raises:
+            ConfigError: the file cannot be written, holds something else, or was made with other settings.
+        """
+        self._path = path
+        self._kept: Counter[tuple[str, str]] = Counter()
+        try:
+            self._raw = os.fdopen(os.dup(sys.stdout.fileno()), "wb") if path == "-" else _open_locked(path)
+            try:
+                if os.path.isfile(path):  # not standard output, a device or a pipe
+                    self._continue(made_by)
+                self._file = self._raw
+                if path.endswith(".gz"):
+                    self._file = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw, mode="ab"))
+            except BaseException:
+                self._raw.close()
+                raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def take(self, group: Group) -> bool:
+        """Whether this group's result is already in the file; each kept line answers for one group."""
+        key = (group.id, group.digest)
+        if not self._kept[key]:
+            return False
+        self._kept[key] -= 1
+        return True
+
+    def write(self, result: ScoredGroup | FailedGroup) -> None:
+        """Appends one line and hands it to the operating system.
+
+        Raises:
+            ConfigError: it cannot be written, for example because the disk is full.
+        """
+        try:
+            self._file.write(json_line(result_record(result)))
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Ends the file."""
+        try:
+            with self._raw:
+                self._file.close()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"--out {self._path}: cannot be written: {error.strerror or error}")
+
+    def _continue(self, made_by: Mapping[str, object]) -> None:
+        kept: list[bytes] = []
+        dropped = False
+        number = 1
+        try:
+            with open_read(self._path) as file:
+                for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        dropped = True
+                        if _is_cut(line):
+                            break
+                        line += b"\n"
+                    record = self._existing(number, line, made_by)
+                    if record["status"] == "failed":
+                        dropped = True
+                    else:
+                        kept.append(line)
+                        self._kept[record["group_id"], record["group_digest"]] += 1
+        except EOFError:  # compressed data that ends in the middle of a write
+            dropped = True
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise ConfigError(
+                f"--out {self._path}: is damaged after line {number}: {error}; choose another --out"
+            ) from error
+        if dropped:
+            # The old file stays locked until the new one is.
+            with self._raw:
+                _replace(self._path, kept)
+                self._raw = _open_locked(self._path)
+
+    def _existing(self, number: int, line: bytes, made_by: Mapping[str, object]) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            found = {key: record[key] for key in ("group_id", "group_digest", "status", *made_by)}
+            ours = found["status"] in ("scored", "tied", "failed")
+            ours = ours and isinstance(found["group_id"], str) and isinstance(found["group_digest"], str)
+        except (ValueError, RecursionError, KeyError, TypeError):
+            ours = False
+        if not ours:
+            raise ConfigError(
+                f"--out {self._path}: line {number} is not a scored group; this file is not one of ours to continue"
+            )
+        for key, value in made_by.items():
+            if found[key] != value:
+                raise ConfigError(
+                    f"--out {self._path}: was made with {key} {found[key]!r}, this run has {value!r}; "
+                    "choose another --out"
+                )
+        return found
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether this is the beginning, and not the whole, of a line as we write them."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        opening = b'{"group_id": '
+        return line[: len(opening)] == opening[: len(line)]
+    return False
+
+
+def _replace(path: str, lines: list[bytes]) -> None:
+    """Puts these lines in place of the file's, all or none of them."""
+    path = os.path.realpath(path)
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as raw:
+        if path.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw, mode="wb") as file:
+                file.writelines(lines)
+        else:
+            raw.writelines(lines)
+        raw.flush()
+        os.fsync(raw.fileno())
+    shutil.copymode(path, temporary)
+    os.replace(temporary, path)
+
+
+def _open_locked(path: str) -> IO[bytes]:
+    """The file, open for appending and for no other run of ours; devices and pipes are shared."""
+    with ExitStack() as on_error:
+        file = on_error.enter_context(open(path, "ab"))
+        if os.path.isfile(path):
+            _lock(file, path)
+        on_error.pop_all()
+    return file
+
+
+def _lock(file: IO[bytes], path: str) -> None:
+    with suppress(ImportError):  # no fcntl on Windows: there two runs into one file are not noticed
+        import fcntl
+
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A run that dropped lines may have put a new file here since this one was opened.
+            ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except BlockingIOError:
+            ours = False
+        if not ours:
+            raise ConfigError(f"--out {path}: another run is writing to this file")

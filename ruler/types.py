@@ -1,0 +1,378 @@
+"""The words of the project as types: rollouts and groups go in, scores come out, a judge stands between.
+
+Nothing here reads foreign data (that is `ruler.messages`) and nothing asks a judge (that is `ruler.scoring`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, Literal, TypeAlias
+
+from ruler.errors import GroupError
+from ruler.messages import Message, Tool, read_messages, read_tools
+
+FENCE = re.compile(r"^<(?P<close>/?)rollout (?P<id>[A-Z]+)>$", re.MULTILINE)
+"""A fence, alone on its line: `<rollout KQX>` opens the rollout labelled KQX in a prompt, `</rollout KQX>` ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Messages of a sub-agent that worked for a rollout; shown to the judge as a section of that rollout."""
+
+    name: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The record of one attempt at a task. Build it with `Rollout.of`."""
+
+    id: str
+    """Unique within its group; scores travel by it. The judge never sees it."""
+    messages: tuple[Message, ...]
+    """What the rollout did after the group's task messages."""
+    tools: tuple[Tool, ...] | None = None
+    """The tools this rollout could call; None: those of its group."""
+    finish_reason: str | None = None
+    """Why generation ended, in the OpenAI words; "length" is shown to the judge as cut off."""
+    histories: tuple[History, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Kept for the caller; never shown to a judge."""
+
+    @classmethod
+    def of(
+        cls,
+        id: str,
+        messages: object,
+        *,
+        tools: object = None,
+        finish_reason: str | None = None,
+        histories: Mapping[str, object] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Rollout:
+        """A rollout read from what a framework has (see `ruler.messages.read_messages`).
+
+        Args:
+            id: any non-empty string, unique within the group.
+            messages: a message list, one message, or a plain string (one assistant message).
+            tools: tool definitions, when they differ from those of the group.
+            finish_reason: wins over a finish reason found on the last message.
+            histories: section name -> messages, for sub-agents.
+            metadata: kept, never shown to a judge.
+
+        Raises:
+            GroupError: something cannot be read; names the rollout and the field.
+        """
+        if not isinstance(id, str) or not id:
+            raise GroupError(f"rollout id: expected a non-empty string, got {id!r}")
+        try:
+            read = read_messages(messages)
+            return cls(
+                id=id,
+                messages=read.messages,
+                tools=None if tools is None else read_tools(tools),
+                finish_reason=finish_reason or read.finish_reason,
+                histories=tuple(
+                    History(name, read_messages(section, field=f"histories[{name!r}]").messages)
+                    for name, section in (histories or {}).items()
+                ),
+                metadata=metadata or {},
+            )
+        except GroupError as error:
+            raise GroupError(f"rollout {id!r}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Group:
+    """N rollouts of the same task instance. Build it with `Group.of`, or from `Rollout`s.
+
+    Raises:
+        GroupError: no rollouts, two with one id, or rollouts that open with different tasks.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    task: tuple[Message, ...] = ()
+    """What every rollout was given: system prompt, question."""
+    tools: tuple[Tool, ...] = ()
+    id: str = ""
+    """Known by this name in results; empty: the content digest takes its place."""
+    reference: str | None = None
+    """A reference answer; shown to the judge only when `Ruler(reference=True)`."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        name = f"group {self.id!r}: " if self.id else "group: "
+        if not self.rollouts:
+            raise GroupError(name + "rollouts: empty; a group needs at least one rollout")
+        seen: set[str] = set()
+        for rollout in self.rollouts:
+            if rollout.id in seen:
+                raise GroupError(f"{name}rollouts: the id {rollout.id!r} occurs twice")
+            seen.add(rollout.id)
+        if not self.task:
+            _check_one_task(self.rollouts, name)
+        elif all(rollout.messages[: len(self.task)] == self.task for rollout in self.rollouts):
+            # Whole conversations beside their task: the task is said once.
+            rest = (replace(r, messages=r.messages[len(self.task) :]) for r in self.rollouts)
+            object.__setattr__(self, "rollouts", tuple(rest))
+        if not self.id:
+            object.__setattr__(self, "id", self.digest[:16])
+
+    @classmethod
+    def of(
+        cls,
+        message_lists: Iterable[object],
+        *,
+        task: object = None,
+        id: str = "",
+        ids: Sequence[str] | None = None,
+        tools: object = None,
+        reference: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Group:
+        """A group of one rollout per message list, with the ids r1, r2, … unless `ids` are given.
+
+        Each list may hold the whole conversation, shared opening included, or only what comes after `task`.
+
+        Raises:
+            GroupError: names the rollout and the field that cannot be read.
+        """
+        name = f"group {id!r}: " if id else ""
+        if isinstance(message_lists, str | bytes | Mapping) or not isinstance(message_lists, Iterable):
+            raise GroupError(f"{name}message_lists: expected a list of message lists, got {message_lists!r:.80}")
+        lists = list(message_lists)
+        if ids is None:
+            ids = [f"r{number}" for number in range(1, len(lists) + 1)]
+        elif len(ids) != len(lists):
+            raise GroupError(f"{name}ids: {len(ids)} for {len(lists)} rollouts")
+        try:
+            rollouts = tuple(Rollout.of(i, messages) for i, messages in zip(ids, lists, strict=True))
+            shared = () if task is None else read_messages(task, field="task", role="user").messages
+            read = () if tools is None else read_tools(tools)
+        except GroupError as error:
+            raise GroupError(f"{name}{error}") from error
+        return cls(rollouts, shared, read, id, reference, metadata or {})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of task, tools, reference and rollouts; ids, metadata and arrival order do not change it."""
+        rollouts = sorted(_canonical([r.messages, r.tools, r.finish_reason, r.histories]) for r in self.rollouts)
+        whole = _canonical([self.task, self.tools, self.reference, rollouts])
+        return hashlib.sha256(whole.encode("ascii")).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    # ASCII JSON: a lone surrogate becomes an escape, where UTF-8 would refuse it.
+    return json.dumps(value, default=asdict, sort_keys=True, separators=(",", ":"))
+
+
+def _check_one_task(rollouts: Sequence[Rollout], name: str) -> None:
+    """Without task messages every rollout must open alike up to its first assistant message."""
+    openings = []
+    for rollout in rollouts:
+        opening = []
+        for message in rollout.messages:
+            if message.role == "assistant":
+                break
+            opening.append(message)
+        openings.append(opening)
+    for rollout, opening in zip(rollouts[1:], openings[1:], strict=True):
+        if opening != openings[0]:
+            at = next(
+                (i for i, pair in enumerate(zip(opening, openings[0], strict=False)) if pair[0] != pair[1]),
+                min(len(opening), len(openings[0])),
+            )
+            raise GroupError(
+                f"{name}rollouts {rollouts[0].id!r} and {rollout.id!r} differ at messages[{at}], before any "
+                "assistant message: these are rollouts of different tasks. If the task is the same and only a "
+                "simulated user differs, give the shared messages as `task`"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was asked and paid. Sums with `+`; `cost_usd` is None as soon as one part's price is unknown."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    """Those of the input tokens that the provider read from its own prompt cache."""
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return Usage(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.output_tokens + other.output_tokens,
+            (self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the judge samples. None leaves a setting to the provider."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeInfo:
+    """What a judge says of itself. A judge without it still works; it is called by its function's name."""
+
+    backend: str
+    model: str
+    base_url: str | None = None
+    sampling: Sampling = Sampling()
+    """Put into every request to this judge, and so part of the question."""
+    context_tokens: int | None = None
+    """The judge's window, prompt and reply together; None when unknown."""
+    count_tokens: Callable[[str], int] | None = field(default=None, compare=False)
+    images: bool = False
+    """Whether the judge takes image parts; otherwise it is shown a placeholder."""
+    prefix_cache: bool = False
+    """Whether the provider has to be told where a reusable prefix ends."""
+
+    @property
+    def name(self) -> str:
+        """The judge's name in results, for example `openai/gpt-5-mini` or `http://host:8000/v1#model`."""
+        return f"{self.base_url}#{self.model}" if self.base_url else self.model
+
+
+ChatMessage: TypeAlias = Mapping[str, Any]
+"""One OpenAI chat message, ready for JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """One question to a judge. It knows nothing of groups, rubrics or truth."""
+
+    messages: tuple[ChatMessage, ...]
+    schema: Mapping[str, Any]
+    """JSON schema of the reply; the same object for every request of a run."""
+    ids: tuple[str, ...]
+    """The labels to be scored, in the order they are shown."""
+    sampling: Sampling = Sampling()
+    repeat: int = 0
+    """The n-th independent asking of an equal request; not a retry."""
+    prefix_chars: int = 0
+    """How much of the user text will be sent again in other requests; the system message always is."""
+    check: Callable[[str], object] | None = field(default=None, compare=False, repr=False)
+    """Raises ReplyError unless the text is a usable reply; set by scoring, so that any layer can tell."""
+
+    def prompt_hash(self) -> str:
+        """SHA-256 (hex) of the messages, for logs."""
+        return hashlib.sha256(_canonical(self.messages).encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReply:
+    """What came back: the text as it is, and what it took."""
+
+    text: str
+    model: str
+    """The model that answered, in the backend's words."""
+    usage: Usage = Usage(calls=1)
+    latency_seconds: float = 0.0
+    finish_reason: str | None = None
+    from_cache: bool = False
+    distributions: Mapping[str, Mapping[int, float]] | None = None
+    """Label -> score 0..100 -> probability, where the backend can read them."""
+
+
+Judge: TypeAlias = Callable[[JudgeRequest], Awaitable[JudgeReply]]
+"""Any async callable of this shape is a judge. It may carry `info: JudgeInfo`."""
+
+
+def judge_info(judge: Judge) -> JudgeInfo:
+    """The judge's own `info`, else one made from its name; never raises."""
+    info = getattr(judge, "info", None)
+    if isinstance(info, JudgeInfo):
+        return info
+    while isinstance(judge, partial):
+        judge = judge.func
+    name = getattr(judge, "__qualname__", None) or type(judge).__qualname__
+    return JudgeInfo(backend="callable", model=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The judge's value for one rollout."""
+
+    id: str
+    score: float | None
+    """In [0, 1], higher is better; None when the group is tied."""
+    stderr: float | None = None
+    """Standard error over orders; None with one order."""
+    note: str | None = None
+    flags: tuple[str, ...] = ()
+    """What was odd about the rollout's text, for example `fence`, `invisible`, `cut_off`; see docs/prompt.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """One group, judged. `status` is "tied" when all rollouts read the same: nothing was asked, no score exists."""
+
+    group_id: str
+    group_digest: str
+    status: Literal["scored", "tied"]
+    rollouts: tuple[Score, ...]
+    """In the caller's order."""
+    usage: Usage
+    judge: str
+    model: str | None
+    """The model that answered, in the backend's words; None when nothing was asked."""
+    rubric: str
+    prompt_version: str
+    orders: int
+    """Orders asked for."""
+    orders_used: int
+    """Different orders that were judged; 0 when tied."""
+    absolute: bool = False
+    """True for a group of one: the score compares with nothing."""
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """In [0, 1] in the caller's order; all None when tied."""
+        return tuple(score.score for score in self.rollouts)
+
+    @property
+    def notes(self) -> tuple[str | None, ...]:
+        """The judge's note on each rollout, in the caller's order."""
+        return tuple(score.note for score in self.rollouts)
+
+    @property
+    def stderr(self) -> tuple[float | None, ...]:
+        """Standard errors in the caller's order; None with one order."""
+        return tuple(score.stderr for score in self.rollouts)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """One group without scores, and why. It holds no number that could be taken for one."""
+
+    group_id: str
+    group_digest: str
+    reason: str
+    """The error's `code`: group, packing, budget, judge, unavailable, rejected or reply."""
+    message: str
+    rollout_ids: tuple[str, ...]
+    judge: str
+    rubric: str
+    prompt_version: str
+    orders: int
+    usage: Usage = Usage()
+    raw_reply: str | None = None
+    """The reply that could not be used, where there was one."""
+    status: Literal["failed"] = "failed"

@@ -1,0 +1,338 @@
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ruler.errors import ConfigError
+from ruler.records import BadLine, LabelledGroup, count_lines, read_groups, read_labelled
+from ruler.types import Group
+
+ROOT = Path(__file__).parent.parent
+MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "prompt_version": "1"}
+TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+
+RECORD = {
+    "group_id": "g/1",
+    "source": "made up",
+    "task": {"messages": [{"role": "user", "content": "2+2?"}], "reference": "4", "difficulty": "low"},
+    "tools": [{"name": "add"}],
+    "rollouts": [
+        {"id": "a", "messages": [{"role": "assistant", "content": "4"}], "truth": 0.8125, "meta": {"model": "x"}},
+        {"id": "b", "messages": "5", "truth": 0, "finish_reason": "length", "tools": [], "histories": {"s": "x"}},
+        {"id": "c", "messages": [], "note": 1},
+    ],
+    "truth_kind": "graded",
+}
+
+
+def written(folder: Path, *lines: object, name: str = "groups.jsonl") -> str:
+    content = b"".join(line if isinstance(line, bytes) else (json.dumps(line) + "\n").encode("utf-8") for line in lines)
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return str(folder / name)
+
+
+def read_one(folder: Path, line: object) -> LabelledGroup:
+    [found] = read_labelled(written(folder, line))
+    assert isinstance(found, LabelledGroup), str(found)
+    return found
+
+
+@pytest.mark.parametrize("name", ["groups.jsonl", "groups.jsonl.gz"])
+def test_a_record(tmp_path, name):
+    [found] = read_labelled(written(tmp_path, RECORD, name=name))
+    assert found.truth == {"a": 0.8125, "b": 0.0}
+    group = found.group
+    assert (group.id, group.reference, [r.id for r in group.rollouts]) == ("g/1", "4", ["a", "b", "c"])
+    assert [m.content for m in group.task] == [("2+2?",)]
+    assert group.tools[0].name == "add"
+    assert group.metadata == {"source": "made up", "truth_kind": "graded", "task": {"difficulty": "low"}}
+    a, b, c = group.rollouts
+    assert (a.metadata, a.tools, a.finish_reason) == ({"meta": {"model": "x"}}, None, None)
+    assert (b.tools, b.finish_reason, b.histories[0].name) == ((), "length", "s")
+    assert (c.metadata, c.messages) == ({"note": 1}, ())
+    assert list(read_groups(written(tmp_path, RECORD))) == [group]
+
+
+def test_truth_is_no_part_of_the_group(tmp_path):
+    record = {**RECORD, "truth": {"a": 0.8125}, "task": {**RECORD["task"], "truth": 0.8125}}
+    shown = repr(read_one(tmp_path, record).group)
+    assert "0.8125" not in shown
+    assert "'truth'" not in shown
+
+
+def test_the_digest_does_not_know_the_truth(tmp_path):
+    bare = json.loads(json.dumps(RECORD))
+    for rollout in bare["rollouts"]:
+        rollout.pop("truth", None)
+    assert read_one(tmp_path, bare).group.digest == read_one(tmp_path, RECORD).group.digest
+
+
+def test_a_bare_list_of_message_lists(tmp_path):
+    turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    found = read_one(tmp_path, [turn, turn])
+    assert found.group == Group.of([turn, turn])
+    assert found.truth == {}
+
+
+def test_ids_may_be_numbers_or_missing(tmp_path):
+    group = read_one(tmp_path, {"group_id": 7, "rollouts": [{"id": 3, "messages": "a"}, {"messages": "b"}]}).group
+    assert (group.id, [r.id for r in group.rollouts]) == ("7", ["3", "r2"])
+    assert read_one(tmp_path, {"rollouts": [{"messages": "a"}]}).group.id == Group.of(["a"]).id
+
+
+def test_null_is_the_same_as_missing(tmp_path):
+    keys = ("id", "tools", "finish_reason", "histories", "truth")
+    rollout = {"messages": "a", **dict.fromkeys(keys)}
+    record = {"group_id": None, "task": None, "tools": None, "rollouts": [rollout]}
+    assert read_one(tmp_path, record) == LabelledGroup(Group.of(["a"]), {})
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        (None, None),
+        ("4", "4"),
+        ({"solution": "4\n", "steps": ["é", 2], "n": None}, 'solution: 4\n\nsteps: ["é", 2]\nn: null'),
+        (["a", 1], '["a", 1]'),
+        (4, "4"),
+        (False, "false"),
+    ],
+)
+def test_references(tmp_path, reference, text):
+    assert (
+        read_one(tmp_path, {"task": {"reference": reference}, "rollouts": [{"messages": "a"}]}).group.reference == text
+    )
+
+
+def test_tools_of_the_task_win(tmp_path):
+    record = {**RECORD, "task": {"tools": [{"name": "own"}]}}
+    assert [tool.name for tool in read_one(tmp_path, record).group.tools] == ["own"]
+
+
+def test_odd_text_is_read(tmp_path):
+    odd = "\x00\ud800\u202e\u2028</rollout KQX>"
+    [rollout] = read_one(tmp_path, {"group_id": odd, "rollouts": [{"id": odd, "messages": odd}]}).group.rollouts
+    assert (rollout.id, rollout.messages[0].content) == (odd, (odd,))
+
+
+def rollouts(*items: object, **more: object) -> dict[str, object]:
+    return {"rollouts": list(items), **more}
+
+
+FINE = {"messages": "a"}
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"{\n", "not JSON: Expecting property name enclosed in double quotes at column 2"),
+        (b"\xef\xbb\xbf[]\n", "not JSON: Unexpected UTF-8 BOM"),
+        (b"\xff{}\n", "not UTF-8: byte 0"),
+        (b'{"a": "\xe9"}\n', "not UTF-8: byte 7"),
+        (b"[" * 100_000 + b"\n", "not JSON that can be read: maximum recursion depth"),
+        (b"1" * 10_000 + b"\n", "not JSON that can be read: Exceeds the limit"),
+        (5, "record: expected an object, got 5"),
+        ("x", "record: expected an object, got 'x'"),
+        (None, "record: expected an object, got None"),
+        ({}, "rollouts: field required, got {}"),
+        ({"rollouts": None}, "rollouts: input should be a valid list, got None"),
+        ({"rollouts": {"a": "b"}}, "rollouts: input should be a valid list, got {'a': 'b'}"),
+        (rollouts(), "group: rollouts: empty; a group needs at least one rollout"),
+        (rollouts(group_id="g"), "group 'g': rollouts: empty; a group needs at least one rollout"),
+        ([], "group: rollouts: empty; a group needs at least one rollout"),
+        ([5], "rollout 'r1': messages: expected chat messages or text, got 5"),
+        (rollouts(5), "rollouts[0]: expected an object, got 5"),
+        (rollouts(FINE, {}), "rollouts[1].messages: field required, got {}"),
+        (rollouts({"messages": None}), "rollout 'r1': messages: expected chat messages or text, got None"),
+        (
+            rollouts({"id": "a", "messages": [{"role": "critic"}]}, group_id="g"),
+            "group 'g': rollout 'a': messages[0].role: expected one of system, developer, user, human, assistant, ai, "
+            "tool, function, got 'critic'",
+        ),
+        (rollouts({"id": "a", **FINE}, {"id": "a", **FINE}), "group: rollouts: the id 'a' occurs twice"),
+        (rollouts({"id": "r2", **FINE}, FINE, group_id="g"), "group 'g': rollouts: the id 'r2' occurs twice"),
+        (rollouts({"id": 1, **FINE}, {"id": "1", **FINE}), "group: rollouts: the id '1' occurs twice"),
+        (rollouts({"id": "", **FINE}), "rollout id: expected a non-empty string, got ''"),
+        (rollouts({"id": [], **FINE}), "rollouts[0].id: input should be a valid string, got []"),
+        (rollouts({"id": True, **FINE}), "rollouts[0].id: input should be a valid string, got True"),
+        (rollouts(FINE, group_id={}), "group_id: input should be a valid string, got {}"),
+        (rollouts({**FINE, "truth": float("nan")}), "rollouts[0].truth: input should be a finite number, got nan"),
+        (rollouts({**FINE, "truth": float("inf")}), "rollouts[0].truth: input should be a finite number, got inf"),
+        (b'{"rollouts": [{"messages": "a", "truth": 1e999}]}\n', "rollouts[0].truth: input should be a finite number"),
+        (rollouts({**FINE, "truth": "right"}), "rollouts[0].truth: input should be a valid number"),
+        (rollouts({**FINE, "truth": [1]}), "rollouts[0].truth: input should be a valid number, got [1]"),
+        (rollouts({**FINE, "finish_reason": 5}), "rollouts[0].finish_reason: input should be a valid string, got 5"),
+        (rollouts({**FINE, "histories": []}), "rollouts[0].histories: input should be a valid dictionary, got []"),
+        (
+            rollouts({**FINE, "histories": {"s": 5}}),
+            "rollout 'r1': histories['s']: expected chat messages or text, got 5",
+        ),
+        (rollouts({**FINE, "tools": "f"}), "rollout 'r1': tools: expected a list of tool definitions, got 'f'"),
+        (rollouts(FINE, tools=[{}]), "tools[0].name: expected text, got None"),
+        (rollouts(FINE, task="2+2?"), "task: expected an object, got '2+2?'"),
+        (rollouts(FINE, task={"messages": 5}), "task.messages: expected chat messages or text, got 5"),
+        (
+            rollouts({"id": [], **FINE}, {}),
+            "rollouts[0].id: input should be a valid string, got [] (and 1 more)",
+        ),
+        (
+            [[{"role": "user", "content": "q1"}], [{"role": "user", "content": "q2"}]],
+            "group: rollouts 'r1' and 'r2' differ at messages[0]",
+        ),
+    ],
+)
+def test_a_bad_line_gives_one_clear_error_and_hides_nothing(tmp_path, line, error):
+    path = written(tmp_path, ["before"], b"\n", b" \t\r\n", line, ["after"])
+    before, bad, after = read_labelled(path)
+    assert (before.group, after.group) == (Group.of(["before"]), Group.of(["after"]))
+    assert isinstance(bad, BadLine)
+    assert str(bad).startswith(f"{path}:4: {error}")
+    assert "\n" not in str(bad)
+    assert len(str(bad)) < len(path) + 300
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '{"rollouts": [{"messages": "x"}], "task": {"reference": %s}}',
+        '{"rollouts": [{"messages": %s}]}',
+        '{"rollouts": %s}',
+        '[[{"role": "user", "content": [{"type": "image", "url": %s}]}]]',
+        '[[{"role": "assistant", "tool_calls": [{"name": "f", "arguments": %s}]}]]',
+        '[[{"role": %s}]]',
+        "%s",
+    ],
+)
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_no_depth_of_nesting_ends_the_file(tmp_path, shape, opening, closing):
+    limit = sys.getrecursionlimit()
+    depths = range(limit - 150, limit, 2 if opening == "[" else 1)
+    inner = "" if opening == "[" else "1"
+    lines = [(shape % (opening * depth + inner + closing * depth) + "\n").encode() for depth in depths]
+    found = list(read_labelled(written(tmp_path, *lines, ["after"])))
+    assert len(found) == len(depths) + 1
+    assert isinstance(found[-1], LabelledGroup)
+
+
+def test_the_last_line_needs_no_line_end(tmp_path):
+    assert [str(found.group.rollouts[0].id) for found in read_labelled(written(tmp_path, b'["a"]'))] == ["r1"]
+
+
+def test_an_empty_file_has_no_groups(tmp_path):
+    assert list(read_labelled(written(tmp_path))) == []
+    assert list(read_labelled(written(tmp_path, name="x.gz"))) == []
+
+
+def test_one_id_for_two_contents(tmp_path):
+    one, other = rollouts(FINE, group_id="g"), rollouts({"messages": "b"}, group_id="g")
+    path = written(tmp_path, one, other, one)
+    first, bad, again = read_labelled(path)
+    assert str(bad) == f"{path}:2: group_id: 'g' stood on an earlier line with other rollouts"
+    assert again.group == first.group
+
+
+def test_a_file_that_is_cut(tmp_path):
+    lines = [[os.urandom(200).hex()] for _ in range(50)]
+    path = written(tmp_path, *lines, name="x.jsonl.gz")
+    Path(path).write_bytes(Path(path).read_bytes()[:-500])
+    *groups, bad = read_labelled(path)
+    assert 30 < len(groups) < 50
+    assert all(isinstance(found, LabelledGroup) for found in groups)
+    assert str(bad).startswith(f"{path}:{len(groups) + 1}: the file is damaged from here on: Compressed file ended")
+
+
+def test_a_file_that_is_not_compressed(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    path.write_text('["a"]\n')
+    [bad] = read_labelled(str(path))
+    assert str(bad).startswith(f"{path}:1: the file is damaged from here on: Not a gzipped file")
+
+
+@pytest.mark.parametrize(("name", "why"), [("missing.jsonl", "No such file"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_opened(tmp_path, name, why):
+    path = os.path.join(tmp_path, name)
+    with pytest.raises(ConfigError) as caught:
+        list(read_labelled(path))
+    assert str(caught.value).startswith(f"{path}: cannot be read: {why}")
+
+
+def test_standard_input_and_output():
+    code = (
+        "from ruler.records import *\n"
+        "print([str(found) if isinstance(found, BadLine) else found.group.id for found in read_labelled('-')])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b'["a"]\n{\n["b"]\n', stdout=subprocess.PIPE, cwd=ROOT, check=True
+    )
+    a, b = (Group.of([text]).id for text in "ab")
+    bad = "-:2: not JSON: Expecting property name enclosed in double quotes at column 2"
+    assert done.stdout.decode().strip() == str([a, bad, b])
+
+
+RECORDS = st.fixed_dictionaries(
+    {
+        "group_id": TEXT,
+        "task": st.fixed_dictionaries({}, optional={"messages": TEXT, "reference": TEXT, "truth": st.just(0.8125)}),
+        "rollouts": st.lists(
+            st.fixed_dictionaries(
+                {"messages": TEXT, "truth": st.sampled_from([0.8125, 8125.5, -0.8125]), "meta": TEXT}
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+    },
+    optional={"truth_kind": TEXT, "truth": st.lists(st.just(0.8125))},
+)
+
+
+@given(record=RECORDS)
+@settings(max_examples=100)
+def test_no_truth_reaches_any_group(tmp_path_factory, record):
+    found = read_one(tmp_path_factory.getbasetemp(), record)
+    assert list(found.truth.values()) == [rollout["truth"] for rollout in record["rollouts"]]
+    shown = repr(found.group)
+    assert "8125" not in shown
+    assert "'truth'" not in shown
+
+
+# Shared data
+
+
+def test_all_sample_groups_are_read_and_none_knows_its_truth(data_folder):
+    count = 0
+    for path in sorted(map(str, data_folder.glob("*.jsonl*"))):
+        opened = gzip.open if path.endswith(".gz") else open
+        with opened(path, "rb") as file:
+            records = [json.loads(line) for line in file]
+        for record, found in zip(records, read_labelled(path), strict=True):
+            assert isinstance(found, LabelledGroup), str(found)
+            assert found.truth == {rollout["id"]: rollout["truth"] for rollout in record["rollouts"]}
+            group = found.group
+            assert not hasattr(group, "truth")
+            for metadata in (group.metadata, *(rollout.metadata for rollout in group.rollouts)):
+                assert "truth" not in metadata
+            stripped = replace(group, rollouts=tuple(replace(r, metadata={}) for r in group.rollouts), metadata={})
+            assert "'truth'" not in repr(stripped)
+            count += 1
+    assert count == 1251
+
+
+def test_standard_input_that_is_no_file(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("x"))
+    with pytest.raises(ConfigError, match="-: cannot be read: "):
+        list(read_labelled("-"))
+
+
+def test_counting_lines_leaves_out_blank_ones_and_what_is_damaged(tmp_path):
+    assert count_lines(written(tmp_path, ["a"], b"\n", ["b"])) == 2
+    whole = gzip.compress(b'["a"]\n' * 1000)
+    (tmp_path / "cut.gz").write_bytes(whole[:-9])
+    assert count_lines(str(tmp_path / "cut.gz")) <= 1000
