@@ -1,0 +1,6 @@
+"""The group -> one prompt."""
+
+from ruler.packing.group import PackedGroup, PackedPrompt, PackedRollout, pack
+from ruler.packing.layout import PROMPT_VERSION, PromptOptions
+
+__all__ = ["PROMPT_VERSION", "PackedGroup", "PackedPrompt", "PackedRollout", "PromptOptions", "pack"]
