@@ -1,1 +1,62 @@
-"""A relative judge for reinforcement learning: N rollouts of one task in one prompt, comparable scores out."""
+"""A relative judge for reinforcement learning: N rollouts of one task in one prompt, comparable scores out.
+
+from ruler import Group, Ruler
+
+ruler = Ruler("openai/gpt-5-mini")
+scored = await ruler.score(Group.of([messages_1, messages_2]))
+scored.scores      # in [0, 1], in the order given; a judge failure raises and is never a number
+"""
+
+from ruler.errors import (
+    BudgetExceeded,
+    ConfigError,
+    GroupError,
+    JudgeError,
+    JudgeRejected,
+    JudgeUnavailable,
+    PackingError,
+    ReplyError,
+    RulerError,
+)
+from ruler.rubric import DEFAULT_RUBRIC, Rubric
+from ruler.scoring import JudgeCall, Ruler
+from ruler.types import (
+    FailedGroup,
+    Group,
+    Judge,
+    JudgeInfo,
+    JudgeReply,
+    JudgeRequest,
+    Rollout,
+    Sampling,
+    Score,
+    ScoredGroup,
+    Usage,
+)
+
+__all__ = [
+    "DEFAULT_RUBRIC",
+    "BudgetExceeded",
+    "ConfigError",
+    "FailedGroup",
+    "Group",
+    "GroupError",
+    "Judge",
+    "JudgeCall",
+    "JudgeError",
+    "JudgeInfo",
+    "JudgeRejected",
+    "JudgeReply",
+    "JudgeRequest",
+    "JudgeUnavailable",
+    "PackingError",
+    "ReplyError",
+    "Rollout",
+    "Rubric",
+    "Ruler",
+    "RulerError",
+    "Sampling",
+    "Score",
+    "ScoredGroup",
+    "Usage",
+]

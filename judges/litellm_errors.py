@@ -1,0 +1,166 @@
+"""What LiteLLM raises, as our errors: one table.
+
+Nothing here imports LiteLLM at module level; an exception of its can only come once it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+from ruler.errors import JudgeError, JudgeRejected, JudgeUnavailable
+
+
+class _Row(NamedTuple):
+    names: str
+    """Classes of `litellm.exceptions` or `openai`."""
+    error: type[JudgeError] | None
+    """None: by the HTTP status."""
+    says: str
+    may_be_form: bool = False
+    """Whether this may be about the form of the reply that was asked for."""
+
+
+_NO_COMPLETION = _Row("APIResponseValidationError", JudgeUnavailable, "sent no usable chat completion")
+_TIMEOUT = _Row("Timeout APITimeoutError", JudgeUnavailable, "no reply in time")
+_CONNECTION = _Row("APIConnectionError", None, "connection failed")
+_ERRORS = (  # the first row that fits counts
+    _Row("BudgetExceededError", JudgeRejected, "LiteLLM's own budget is spent"),
+    _Row("ContextWindowExceededError", JudgeRejected, "the prompt does not fit the model's window"),
+    _Row("ContentPolicyViolationError RejectedRequestError", JudgeRejected, "refused for its content"),
+    _Row("PaymentRequiredError", JudgeRejected, "payment required"),
+    _Row("ImageFetchError", JudgeRejected, "cannot fetch an image"),
+    _Row("AuthenticationError PermissionDeniedError", JudgeRejected, "refused the key"),
+    _Row("NotFoundError", JudgeRejected, "no such model or address"),
+    _Row("BadRequestError UnprocessableEntityError", JudgeRejected, "refused the request", True),
+    _Row("RateLimitError", JudgeUnavailable, "rate limited"),
+    _TIMEOUT,
+    _NO_COMPLETION,
+    _Row("InternalServerError ServiceUnavailableError BadGatewayError", JudgeUnavailable, "server error"),
+    _CONNECTION,
+    _Row("APIError OpenAIError", None, "failed"),
+)
+_WAIT_IS_VAIN = ("insufficient_quota", "Request too large")
+"""Rate limits by name that no waiting lifts."""
+_ASKING_IS_VAIN = (ImportError, TypeError, NotImplementedError, UnicodeEncodeError, FileNotFoundError)
+"""LiteLLM raises its own faults as connection and server errors; with these causes they stay."""
+
+
+def judge_error(exc: Exception, name: str, secrets: Sequence[str] = ()) -> tuple[JudgeError | None, bool]:
+    """What LiteLLM raised, as an error of ours, and whether the form of the reply may be its cause.
+
+    Args:
+        exc: the exception. Its causes count too: LiteLLM leaves the true status and the headers there.
+        name: the judge's name, for the message.
+        secrets: kept out of the message, whole or in part.
+
+    Returns:
+        No error for what is neither LiteLLM's nor a transport's: a fault in a program.
+    """
+    import aiohttp
+    import httpx
+    import litellm
+    import openai
+
+    library = litellm.exceptions
+    chain = list(_causes(exc))
+    status = next((e.response.status_code for e in chain if isinstance(e, httpx.HTTPStatusError)), None)
+    own_500 = (openai.APIConnectionError, openai.InternalServerError, openai.APIResponseValidationError)
+    if status is None and isinstance(exc, openai.OpenAIError) and not isinstance(exc, own_500):
+        status = getattr(exc, "status_code", None)
+    row = next((row for row in _ERRORS if isinstance(exc, _classes(row.names, library, openai))), None)
+    if isinstance(exc, openai.InternalServerError) and status is None and len(chain) > 1:
+        # LiteLLM's own 500 stands for a refused connection and for every answer it cannot read.
+        unconnected = any(isinstance(e, openai.APIConnectionError) for e in chain)
+        row = _CONNECTION if unconnected else _NO_COMPLETION
+    elif isinstance(exc, TimeoutError):
+        row = _TIMEOUT
+    elif row is None and isinstance(exc, json.JSONDecodeError):
+        row = _NO_COMPLETION
+    elif row is None and isinstance(exc, (httpx.HTTPError, aiohttp.ClientError, OSError)):
+        row = _CONNECTION
+    elif row is None and type(exc).__module__.startswith("litellm"):
+        row = _Row("", JudgeRejected, "failed")
+    if row is None:
+        return None, False
+    told = " ".join(f"{e} {getattr(e, 'body', '')}" for e in chain)
+    final = row.error is None and status is not None and status < 500 and status not in (408, 409, 425, 429)
+    if row.says == "rate limited":
+        final = any(phrase in told for phrase in _WAIT_IS_VAIN)
+    elif status is None:
+        final = any(isinstance(e, _ASKING_IS_VAIN) for e in chain)
+    cause = next((e for e in chain if row is _CONNECTION and isinstance(e, OSError)), exc)
+    detail = one_line(str(cause), secrets)
+    message = f"{name}: {row.says}{f' (HTTP {status})' if status else ''}{f': {detail}' if detail else ''}"
+    if final or row.error is JudgeRejected:
+        return JudgeRejected(message), row.may_be_form and status in (None, 400, 422)
+    return JudgeUnavailable(message, retry_after_seconds=_retry_after(chain)), False
+
+
+def _classes(names: str, *modules: Any) -> tuple[type[BaseException], ...]:
+    return tuple(getattr(module, name) for name in names.split() for module in modules if hasattr(module, name))
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = exc
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _retry_after(chain: Sequence[BaseException]) -> float | None:
+    """What the endpoint's `Retry-After` says, a number of seconds or a date."""
+    for exc in chain:
+        for headers in (
+            getattr(exc, "litellm_response_headers", None),
+            getattr(_response(exc), "headers", None),
+            getattr(exc, "headers", None),
+        ):
+            value = {str(k).lower(): str(v) for k, v in dict(headers or {}).items()}.get("retry-after")
+            if value is None:
+                continue
+            try:
+                seconds = float(value)
+            except ValueError:
+                with suppress(ValueError, OverflowError):
+                    return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+                continue
+            if math.isfinite(seconds):
+                return max(0.0, seconds)
+    return None
+
+
+def _response(exc: BaseException) -> Any:
+    # httpx raises where an error has no response.
+    with suppress(RuntimeError):
+        return getattr(exc, "response", None)
+
+
+def keys_in_environment(api_key_env: str | None) -> list[str]:
+    """Whatever looks like a key in the environment: LiteLLM finds its keys there by itself."""
+    names = [name for name in os.environ if name == api_key_env or re.search("KEY|TOKEN|SECRET|PASSWORD", name)]
+    values = {os.environ[name].strip() for name in names}
+    return sorted((value for value in values if len(value) >= 8 and "/" not in value[:8]), key=len, reverse=True)
+
+
+def one_line(text: str, secrets: Sequence[str]) -> str:
+    """One short line without LiteLLM's prefixes, tracebacks, markup and keys."""
+    text = text.partition("Traceback (most recent call last)")[0]
+    if re.search("<html|<!doctype", text, re.IGNORECASE):
+        text = re.sub(r"<[^>]*>", " ", text)
+    text = " ".join(text.split())
+    text = re.sub(r"^((litellm\.)?\w*(Error|Exception|Timeout)( Error)?\s*[:-]+\s*)+", "", text)
+    for secret in secrets:
+        # Some providers quote the key's head, or head and tail around dots or stars.
+        text = re.sub(rf"{re.escape(secret)}|{re.escape(secret[:8])}[\w.*…-]*", "[key]", text)
+    text = re.sub(r"\bsk-[\w*.…-]{6,}|[\w-]*\*{3,}[\w-]*", "[key]", text)
+    return text if len(text) <= 300 else text[:299] + "…"

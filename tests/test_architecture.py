@@ -1,0 +1,108 @@
+"""Who may import whom, and what `import ruler` must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "litellm", "openai", "fastapi", "uvicorn", "numpy", "httpx", "rich", "typer", "transformers", "vllm"}
+# Under the core, in layers: each may import those before it.
+FOUNDATIONS = ["ruler.errors", "ruler.messages", "ruler.types"]
+EDGES = {"ruler.cli", "ruler.config", "ruler.records", "ruler.results", "ruler.progress", "ruler.tokens"}
+
+
+def modules(package: str) -> dict[str, Path]:
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path, *, runtime_only: bool = False) -> Iterator[tuple[str, bool]]:
+    """(module, at top level) of every import that is not for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if node in guarded:
+            continue
+        top = node in tree.body
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, top
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the arrows"
+            yield str(node.module), top
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", top
+
+
+def inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def test_the_core_never_imports_judges() -> None:
+    for name, path in modules("ruler").items():
+        for imported, _ in imports(path):
+            assert not inside(imported, "judges"), f"{name} imports {imported}; only ruler.config loads judges, by name"
+
+
+def test_judges_know_the_types_and_errors_of_ruler_alone() -> None:
+    for name, path in modules("judges").items():
+        for imported, _ in imports(path):
+            if inside(imported, "ruler"):
+                assert inside(imported, "ruler.types") or inside(imported, "ruler.errors"), f"{name} imports {imported}"
+
+
+def test_nothing_that_ships_imports_trainer_benchmarks_or_tests() -> None:
+    for package in ("ruler", "judges"):
+        for name, path in modules(package).items():
+            for imported, _ in imports(path):
+                assert imported.split(".")[0] not in ("trainer", "benchmarks", "tests"), f"{name} imports {imported}"
+
+
+def test_the_foundations_stand_on_each_other_in_order() -> None:
+    for level, name in enumerate(FOUNDATIONS):
+        for imported, _ in imports(modules("ruler")[name]):
+            if inside(imported, "ruler"):
+                assert any(inside(imported, below) for below in FOUNDATIONS[:level]), f"{name} imports {imported}"
+
+
+def test_the_core_does_not_import_its_edges() -> None:
+    for name, path in modules("ruler").items():
+        if any(inside(name, edge) for edge in EDGES):
+            continue
+        for imported, top in imports(path):
+            assert not (top and any(inside(imported, edge) for edge in EDGES)), f"{name} imports {imported}"
+
+
+def test_only_the_command_line_and_the_progress_bar_know_rich_and_typer() -> None:
+    for package in ("ruler", "judges"):
+        for name, path in modules(package).items():
+            for imported, _ in imports(path):
+                if imported.split(".")[0] in ("rich", "typer"):
+                    assert inside(name, "ruler.cli") or name == "ruler.progress", f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", ["ruler", "ruler.config", "judges", "judges.simulated", "judges.reask"])
+def test_importing_stays_cheap(name: str) -> None:
+    code = f"import sys, {name}; print(sorted({{m.split('.')[0] for m in sys.modules}} & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_pickle_anywhere() -> None:
+    for package in ("ruler", "judges"):
+        for name, path in modules(package).items():
+            assert not any(inside(imported, "pickle") for imported, _ in imports(path)), name

@@ -1,0 +1,74 @@
+"""The names and signatures that users write down. A change here is a change for them: say so in CHANGELOG.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import ruler
+
+
+def test_the_public_names() -> None:
+    assert sorted(ruler.__all__) == sorted(
+        [
+            "DEFAULT_RUBRIC",
+            "BudgetExceeded",
+            "ConfigError",
+            "FailedGroup",
+            "Group",
+            "GroupError",
+            "Judge",
+            "JudgeCall",
+            "JudgeError",
+            "JudgeInfo",
+            "JudgeRejected",
+            "JudgeReply",
+            "JudgeRequest",
+            "JudgeUnavailable",
+            "PackingError",
+            "ReplyError",
+            "Rollout",
+            "Rubric",
+            "Ruler",
+            "RulerError",
+            "Sampling",
+            "Score",
+            "ScoredGroup",
+            "Usage",
+        ]
+    )
+    for name in ruler.__all__:
+        assert hasattr(ruler, name)
+
+
+def test_the_signatures() -> None:
+    def parameters(function: object) -> str:
+        return ", ".join(inspect.signature(function).parameters)  # type: ignore[arg-type]
+
+    assert parameters(ruler.Ruler) == ("judge, rubric, notes, reasoning, reference, absolute, concurrency, on_call")
+    assert parameters(ruler.Ruler.score) == "self, group"
+    assert parameters(ruler.Ruler.score_many) == "self, groups, progress"
+    assert parameters(ruler.Ruler.score_stream) == "self, groups"
+    assert parameters(ruler.Ruler.score_sync) == "self, group"
+    assert parameters(ruler.Ruler.pack) == "self, group"
+    assert parameters(ruler.Group.of) == "message_lists, task, id, ids, tools, reference, metadata"
+    assert parameters(ruler.Rollout.of) == "id, messages, tools, finish_reason, histories, metadata"
+    assert parameters(ruler.Rubric.load) == "path"
+
+
+def test_the_fields() -> None:
+    def fields(kind: type) -> str:
+        return " ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+
+    assert fields(ruler.JudgeRequest) == "messages schema ids sampling repeat prefix_chars check"
+    assert fields(ruler.JudgeReply) == ("text model usage latency_seconds finish_reason from_cache distributions")
+    assert fields(ruler.JudgeInfo) == (
+        "backend model base_url sampling context_tokens count_tokens images prefix_cache"
+    )
+    assert fields(ruler.Score) == "id score stderr note flags"
+    assert fields(ruler.Usage) == "calls input_tokens cached_input_tokens output_tokens cost_usd"
+
+
+def test_what_goes_through_is_frozen() -> None:
+    for kind in (ruler.Rollout, ruler.Group, ruler.JudgeRequest, ruler.JudgeReply, ruler.ScoredGroup, ruler.Score):
+        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
