@@ -1,0 +1,68 @@
+"""Arguments that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ruler.errors import ConfigError
+from ruler.records import BadLine, LabelledGroup, count_lines, read_labelled
+from ruler.rubric import DEFAULT_RUBRIC, Rubric
+
+GroupsArgument = Annotated[str, typer.Argument(help="JSONL file of groups; .gz works; - is standard input.")]
+JudgeOption = Annotated[
+    str | None, typer.Option("--judge", "-j", help="SPEC of the judge; else the environment's RULER_JUDGE.")
+]
+RubricOption = Annotated[Path | None, typer.Option("--rubric", help="Rubric file: .md, .txt or .toml.")]
+NotesOption = Annotated[bool, typer.Option("--notes/--no-notes", help="Ask for a note on each rollout first.")]
+ReasoningOption = Annotated[bool, typer.Option("--reasoning", help="Show the policies' separate reasoning.")]
+ReferenceOption = Annotated[bool, typer.Option("--reference", help="Show the groups' reference answers.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N groups.")]
+ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, help="Groups in flight at once.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first broken line.")]
+AbsoluteOption = Annotated[bool, typer.Option("--absolute", help="Score groups of one, too.")]
+
+
+def load_rubric(path: Path | None) -> Rubric:
+    """The rubric in the file, or the default one."""
+    return DEFAULT_RUBRIC if path is None else Rubric.load(path)
+
+
+@dataclass
+class GroupSource:
+    """Reads groups, reports broken lines on standard error as they come, and counts them."""
+
+    path: str
+    strict: bool = False
+    limit: int | None = None
+    bad_lines: int = 0
+    groups: int = 0
+
+    def __iter__(self) -> Iterator[LabelledGroup]:
+        for found in read_labelled(self.path):
+            if isinstance(found, BadLine):
+                if self.strict:
+                    raise ConfigError(str(found))
+                self.bad_lines += 1
+                typer.echo(f"bad line: {found}", err=True)
+                continue
+            self.groups += 1
+            yield found
+            if self.groups == self.limit:
+                return
+
+    def expected(self) -> int | None:
+        """How many groups a progress bar may expect; None for standard input, which can be read only once."""
+        if self.path == "-":
+            return self.limit
+        num_lines = count_lines(self.path)
+        return num_lines if self.limit is None else min(num_lines, self.limit)
+
+    def require_groups(self) -> None:
+        """Raises ConfigError when nothing could be read."""
+        if not self.groups:
+            raise ConfigError(f"{self.path}: holds no group that can be read")

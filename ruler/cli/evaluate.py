@@ -1,0 +1,198 @@
+"""`ruler evaluate`: how far a judge agrees with ground truth, within groups."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
+from ruler.cli import exits
+from ruler.cli.arguments import (
+    ConcurrencyOption,
+    GroupsArgument,
+    GroupSource,
+    JudgeOption,
+    LimitOption,
+    NotesOption,
+    ReasoningOption,
+    ReferenceOption,
+    RubricOption,
+    StrictOption,
+    load_rubric,
+)
+from ruler.cli.tables import agreement_table, show
+from ruler.config import load_judge
+from ruler.errors import ConfigError
+from ruler.progress import ScoringProgress, cost_text
+from ruler.records import LabelledGroup
+from ruler.results import usage_record
+from ruler.scoring import Ruler
+from ruler.types import FailedGroup, Group, ScoredGroup, Usage
+
+FEW_CLUSTERS = 20
+
+
+def evaluate(
+    groups: GroupsArgument,
+    judge: JudgeOption = None,
+    rubric: RubricOption = None,
+    limit: LimitOption = None,
+    concurrency: ConcurrencyOption = 16,
+    min_gap: Annotated[
+        float, typer.Option("--min-gap", min=0.0, help="Count pairs whose truth differs by this much or more.")
+    ] = 0.0,
+    notes: NotesOption = True,
+    reasoning: ReasoningOption = False,
+    reference: ReferenceOption = False,
+    strict: StrictOption = False,
+    json_report: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Compare a judge's scores with the `truth` in a file, within groups, beside two trivial rules.
+
+    Accuracy: share of pairs of one group with different truth that the scores order rightly, ties half; averaged in
+    a group first, then over the groups of a source, then over sources. `simulated?quality=truth` scores by truth
+    itself. Exit status as of `ruler score`.
+    """
+    source = GroupSource(groups, strict, limit)
+    labelled = [item for item in source if len(item.truth) == len(item.group.rollouts) > 1]
+    source.require_groups()
+    if not labelled:
+        raise ConfigError(f"{groups}: truth: no group of two or more has it on every rollout")
+    truth = _TruthLookup(labelled)
+    ruler = Ruler(
+        load_judge(judge, truth=truth),
+        rubric=load_rubric(rubric),
+        notes=notes,
+        reasoning=reasoning,
+        reference=reference,
+        concurrency=concurrency,
+    )
+    truth.ruler = ruler
+    try:
+        results = asyncio.run(_score(ruler, [item.group for item in labelled]))
+    except KeyboardInterrupt:
+        raise typer.Exit(exits.INTERRUPTED) from None
+    failures = [result for result in results if isinstance(result, FailedGroup)]
+    rows = _compare(ruler, labelled, results, min_gap)
+    usage = sum((result.usage for result in results), Usage())
+    skipped = source.groups - len(labelled)
+    if json_report:
+        report: dict[str, Any] = {
+            "judge": ruler.judge_name,
+            "rubric": ruler.rubric.id,
+            "prompt_version": ruler.options.version,
+            "min_gap": min_gap,
+            "rows": {name: asdict(row) for name, row in rows.items()},
+            "failed": len(failures),
+            "without_truth": skipped,
+            "bad_lines": source.bad_lines,
+            "usage": usage_record(usage),
+        }
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        show(agreement_table(rows["judge"], rows["shorter_wins"], rows["first_wins"]))
+        for failure in failures:
+            typer.echo(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
+        typer.echo(_explain(ruler, rows["judge"], usage, skipped))
+    if any(failure.reason == "budget" for failure in failures):
+        raise typer.Exit(exits.BUDGET)
+    raise typer.Exit(exits.FAILED if failures or source.bad_lines else 0)
+
+
+async def _score(ruler: Ruler, groups: Sequence[Group]) -> list[ScoredGroup | FailedGroup]:
+    results: dict[int, ScoredGroup | FailedGroup] = {}
+    with ScoringProgress(total=len(groups)) as bar:
+        async with aclosing(ruler.score_stream(groups)) as stream:
+            async for index, result in stream:
+                results[index] = result
+                bar.add(result)
+    return [results[index] for index in range(len(groups))]
+
+
+def _compare(
+    ruler: Ruler,
+    labelled: Sequence[LabelledGroup],
+    results: Sequence[ScoredGroup | FailedGroup],
+    min_gap: float,
+) -> dict[str, Agreement]:
+    """The judge and the trivial rules on the same groups: those that the judge did not fail."""
+    rows: dict[str, list[GroupAgreement]] = {"judge": [], "shorter_wins": [], "first_wins": []}
+    failed: Counter[str] = Counter()
+    for item, result in zip(labelled, results, strict=True):
+        group = item.group
+        origin = str(group.metadata.get("source") or "all groups")
+        if isinstance(result, FailedGroup):
+            failed[origin] += 1
+            continue
+        lengths = _lengths(ruler, group)
+        # A tied group's rollouts read the same: no scorer can order them.
+        scores = [0.0 if score is None else score for score in result.scores]
+        split_key = group.metadata.get("split_key")
+        for name, values in (
+            ("judge", scores),
+            ("shorter_wins", shorter_wins(lengths)),
+            ("first_wins", first_wins(len(lengths))),
+        ):
+            rows[name].append(
+                agree(
+                    values,
+                    [item.truth[rollout.id] for rollout in group.rollouts],
+                    min_gap=min_gap,
+                    group_id=group.id,
+                    source=origin,
+                    cluster=None if split_key is None else str(split_key),
+                )
+            )
+    return {name: summarise(row, failed=failed) for name, row in rows.items()}
+
+
+def _lengths(ruler: Ruler, group: Group) -> list[int]:
+    """Characters of each rollout as the judge sees it, in the caller's order."""
+    length: dict[str, int] = {}
+    for prompt in ruler.pack(group):
+        for label, text in prompt.texts.items():
+            length |= dict.fromkeys(prompt.rollouts[label], len(text))
+    return [length[rollout.id] for rollout in group.rollouts]
+
+
+def _explain(ruler: Ruler, judge: Agreement, usage: Usage, skipped: int) -> str:
+    lines = [
+        f"judge {ruler.judge_name}; {usage.calls} calls, {usage.input_tokens:,} input and {usage.output_tokens:,} "
+        f"output tokens, {cost_text(usage)}",
+        "accuracy: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
+    ]
+    if any(0 < row.clusters < FEW_CLUSTERS for row in judge.sources):
+        lines.append(f"intervals from fewer than {FEW_CLUSTERS} tasks are too narrow, and are missing below 2")
+    if skipped:
+        lines.append(f"{skipped} groups without truth on every rollout, or of one rollout, were left out")
+    return "\n".join(lines)
+
+
+class _TruthLookup:
+    """Quality for the simulated judge, found by the texts it reads in the prompt; built when first asked."""
+
+    def __init__(self, labelled: Sequence[LabelledGroup]) -> None:
+        self.ruler: Ruler | None = None
+        self._labelled = labelled
+        self._known: Mapping[tuple[str, str], float] | None = None
+
+    def __call__(self, task: str, rollout: str) -> float:
+        if self._known is None:
+            self._known = self._build()
+        return self._known[task, rollout]
+
+    def _build(self) -> dict[tuple[str, str], float]:
+        assert self.ruler is not None, "set before the first question"
+        known = {}
+        for item in self._labelled:
+            for prompt in self.ruler.pack(item.group):
+                for label, text in prompt.texts.items():
+                    known[prompt.context, text] = item.truth[prompt.rollouts[label][0]]
+        return known

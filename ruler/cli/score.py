@@ -1,0 +1,211 @@
+"""`ruler score`: groups in, scored groups out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing, closing, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from ruler.cli import exits
+from ruler.cli.arguments import (
+    AbsoluteOption,
+    ConcurrencyOption,
+    GroupsArgument,
+    GroupSource,
+    JudgeOption,
+    LimitOption,
+    NotesOption,
+    ReasoningOption,
+    ReferenceOption,
+    RubricOption,
+    StrictOption,
+    load_rubric,
+)
+from ruler.cli.tables import group_table, show
+from ruler.config import load_judge
+from ruler.errors import ConfigError, ReplyError
+from ruler.progress import ScoringProgress, cost_text
+from ruler.results import ResultFile, json_line, usage_record
+from ruler.scoring import JudgeCall, Ruler
+from ruler.types import FailedGroup, Group, ScoredGroup, Usage
+
+
+def score(
+    groups: GroupsArgument,
+    judge: JudgeOption = None,
+    rubric: RubricOption = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="JSONL of results, continued if it exists; - is stdout.")
+    ] = None,
+    limit: LimitOption = None,
+    concurrency: ConcurrencyOption = 16,
+    notes: NotesOption = True,
+    reasoning: ReasoningOption = False,
+    reference: ReferenceOption = False,
+    absolute: AbsoluteOption = False,
+    audit_log: Annotated[
+        Path | None, typer.Option("--audit-log", help="Append every question and raw reply here, as JSONL.")
+    ] = None,
+    strict: StrictOption = False,
+    json_summary: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Score groups of rollouts. Without --out the scores are shown as tables.
+
+    Exit status: 0 all scored or tied, 1 some failed or some lines were broken, 2 bad input or configuration,
+    3 the budget is reached, 130 interrupted.
+    """
+    if json_summary and out == "-":
+        raise ConfigError("--json: the summary and --out - would both go to standard output")
+    with ExitStack() as stack:
+        log = stack.enter_context(_open_log(audit_log)) if audit_log else None
+        ruler = Ruler(
+            load_judge(judge),
+            rubric=load_rubric(rubric),
+            notes=notes,
+            reasoning=reasoning,
+            reference=reference,
+            absolute=absolute,
+            concurrency=concurrency,
+            on_call=(lambda call: _log_call(log, call)) if log else None,
+        )
+        run = _Run(ruler, GroupSource(groups, strict, limit), out, tables=out is None and not json_summary)
+        if run.file:
+            stack.enter_context(closing(run.file))
+        try:
+            asyncio.run(run.score())
+        except KeyboardInterrupt:
+            run.interrupted = True
+        run.report(json_summary=json_summary)
+        raise typer.Exit(run.exit_status())
+
+
+class _Run:
+    """One run over one file: what is still to do, what came of it, and how to say so."""
+
+    def __init__(self, ruler: Ruler, source: GroupSource, out: str | None, *, tables: bool) -> None:
+        made_by = {
+            "judge": ruler.judge_name,
+            "rubric": ruler.rubric.id,
+            "orders": ruler.orders,
+            "prompt_version": ruler.options.version,
+        }
+        self.file = ResultFile(out, made_by=made_by) if out else None
+        self.interrupted = False
+        self._ruler = ruler
+        self._source = source
+        self._tables = tables
+        self._out = out
+        self._kept = 0
+        self._statuses: Counter[str] = Counter()
+        self._failed: list[FailedGroup] = []
+        self._usage = Usage()
+
+    async def score(self) -> None:
+        bar = ScoringProgress()
+        async with aclosing(self._ruler.score_stream(self._to_do())) as stream:
+            with ExitStack() as stack:
+                if not self._tables and bar.is_visible:
+                    bar.expect(self._source.expected())
+                    stack.enter_context(bar)
+                async for _, result in stream:
+                    self._take(result)
+                    bar.add(result)
+        self._source.require_groups()
+
+    def _to_do(self) -> Iterator[Group]:
+        for labelled in self._source:
+            if self.file and self.file.take(labelled.group):
+                self._kept += 1
+            else:
+                yield labelled.group
+
+    def _take(self, result: ScoredGroup | FailedGroup) -> None:
+        if self.file:
+            self.file.write(result)
+        elif self._tables:
+            show(group_table(result))
+        self._statuses[result.status] += 1
+        self._usage += result.usage
+        if isinstance(result, FailedGroup):
+            self._failed.append(result)
+
+    def exit_status(self) -> int:
+        if self.interrupted:
+            return exits.INTERRUPTED
+        if any(result.reason == "budget" for result in self._failed):
+            return exits.BUDGET
+        return exits.FAILED if self._failed or self._source.bad_lines else 0
+
+    def report(self, *, json_summary: bool) -> None:
+        """The summary: as JSON on stdout, as text on stderr when stdout carries results, else on stdout."""
+        if json_summary:
+            typer.echo(json.dumps(self._summary(), ensure_ascii=False))
+            return
+        err = self._out == "-"
+        for result in self._failed:
+            typer.echo(f"failed: {result.group_id}: {result.reason}: {result.message}", err=err)
+        if self.interrupted:
+            again = "; the same command continues" if self.file and not err else ""
+            typer.echo(f"interrupted{again}", err=err)
+        counted = [f"{self._statuses[status]} {status}" for status in ("scored", "tied", "failed")]
+        counted += [f"{self._kept} already there"] * bool(self._kept)
+        counted += [f"{self._source.bad_lines} bad lines"] * bool(self._source.bad_lines)
+        usage = self._usage
+        typer.echo(
+            f"{', '.join(counted)}; {usage.calls} calls, {usage.input_tokens:,} input "
+            f"({usage.cached_input_tokens:,} cached) and {usage.output_tokens:,} output tokens, {cost_text(usage)}; "
+            f"judge {self._ruler.judge_name}",
+            err=err,
+        )
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            **{status: self._statuses[status] for status in ("scored", "tied", "failed")},
+            "already_there": self._kept,
+            "bad_lines": self._source.bad_lines,
+            "interrupted": self.interrupted,
+            "usage": usage_record(self._usage),
+            "judge": self._ruler.judge_name,
+            "rubric": self._ruler.rubric.id,
+            "prompt_version": self._ruler.options.version,
+            "failures": [{"group_id": r.group_id, "reason": r.reason, "message": r.message} for r in self._failed],
+        }
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        raise ConfigError(f"--audit-log {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _log_call(log: IO[bytes], call: JudgeCall) -> None:
+    reply, error = call.reply, call.error
+    raw = reply.text if reply else error.raw if isinstance(error, ReplyError) else None
+    record: dict[str, Any] = {
+        "group_id": call.group_id,
+        "prompt_sha256": call.request.prompt_hash(),
+        "order": list(call.shown),
+        "rollouts": call.shown,
+        "sampling": asdict(call.request.sampling),
+        "reply": raw,
+        "error": {"code": error.code, "message": str(error)} if error else None,
+    }
+    if reply:
+        record |= {
+            "model": reply.model,
+            "usage": usage_record(reply.usage),
+            "latency_seconds": reply.latency_seconds,
+            "finish_reason": reply.finish_reason,
+            "from_cache": reply.from_cache,
+        }
+    with suppress(ValueError):  # closed by an interrupt while a last call settles
+        log.write(json_line(record))
+        log.flush()
