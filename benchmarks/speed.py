@@ -1,0 +1,196 @@
+"""How fast groups are packed and scored, and how many tokens the layout takes.
+
+    python -m benchmarks.speed            # all groups in RULER_DATA, about a minute
+    python -m benchmarks.speed --json out.json
+
+Times are of this machine and this run; compare the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import os
+import statistics
+import sys
+import time
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.original_layout import original_prompt
+from ruler import DEFAULT_RUBRIC, Group, Rollout, Ruler
+from ruler.messages import Message
+from ruler.packing import pack
+from ruler.records import BadLine, read_groups
+from ruler.tokens import token_counter
+
+_REPEATS = 5
+
+
+def main() -> None:
+    """Runs every measurement and prints Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RULER_DATA") or "../shared/data"))
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    paths = sorted(arguments.data.glob("*.jsonl*"))
+    if not paths:
+        sys.exit(f"no groups in {arguments.data}: set RULER_DATA or --data")
+    groups = {path: [g for g in read_groups(str(path)) if not isinstance(g, BadLine)] for path in paths}
+    everything = [group for listed in groups.values() for group in listed]
+    figures = {
+        "scoring": measure_scoring(everything),
+        "packing": {
+            name: measure_packing(next(listed for path, listed in groups.items() if path.name.startswith(name)))
+            for name in ("gsm8k", "tau2")
+        },
+        "growth": measure_growth(),
+        "tokens": measure_tokens(paths),
+    }
+    report(figures)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_scoring(groups: Sequence[Group]) -> dict[str, Any]:
+    """Groups per second through the whole library with the simulated judge."""
+    ruler = Ruler("simulated?quality=hash")
+    start = time.perf_counter()
+    results = asyncio.run(ruler.score_many(groups))
+    seconds = time.perf_counter() - start
+    return {
+        "groups": len(results),
+        "groups_per_second": len(results) / seconds,
+        **{status: sum(r.status == status for r in results) for status in ("scored", "tied", "failed")},
+    }
+
+
+def measure_packing(groups: Sequence[Group]) -> dict[str, float]:
+    """Milliseconds a group from canonical messages to a finished prompt."""
+    seconds = [_best(lambda group=group: _prompt(group)) for group in groups]  # type: ignore[misc]
+    return {
+        "mean_ms": 1000 * statistics.mean(seconds),
+        "median_ms": 1000 * statistics.median(seconds),
+        "largest_ms": 1000 * max(seconds),
+    }
+
+
+def measure_growth() -> list[dict[str, float]]:
+    """Time and peak memory when rollouts, or their length, double."""
+    rows = []
+    for num_rollouts, num_messages in ((16, 40), (32, 40), (64, 40), (128, 40), (16, 80), (16, 160), (16, 320)):
+        group = _synthetic(num_rollouts, num_messages)
+        tracemalloc.start()
+        chars = _prompt(group)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        seconds = _best(lambda group=group: _prompt(group))  # type: ignore[misc]
+        rows.append(
+            {
+                "num_rollouts": num_rollouts,
+                "num_messages": num_messages,
+                "prompt_chars": chars,
+                "ms": 1000 * seconds,
+                "peak_bytes_per_char": peak / chars,
+            }
+        )
+    return rows
+
+
+def measure_tokens(paths: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Mean tokens a group by source: ours against the original layout, same tokenizer."""
+    tokenizer, count = token_counter(None)
+    if tokenizer != "cl100k":
+        sys.exit(f"token counts need cl100k, found {tokenizer}: pip install 'ruler-judge[litellm]'")
+    ours: dict[str, list[int]] = defaultdict(list)
+    original: dict[str, list[int]] = defaultdict(list)
+    for path in paths:
+        records = list(_records(path))
+        for record, group in zip(records, read_groups(str(path)), strict=True):
+            assert isinstance(group, Group), group
+            packed = pack(group, DEFAULT_RUBRIC)
+            prompt = packed.prompt(range(len(packed.rollouts)))
+            ours[record["source"]].append(prompt.tokens(count)["total"])
+            text = original_prompt(record["task"]["messages"], [r["messages"] for r in record["rollouts"]])
+            original[record["source"]].append(count(text))
+    return {
+        source: {
+            "groups": len(ours[source]),
+            "ours": statistics.mean(ours[source]),
+            "original": statistics.mean(original[source]),
+            "ratio": sum(ours[source]) / sum(original[source]),
+        }
+        for source in ours
+    }
+
+
+def report(figures: dict[str, Any]) -> None:
+    """Prints the figures as Markdown."""
+    scoring = figures["scoring"]
+    print(f"## Scoring all groups, simulated judge\n\n{scoring['groups']} groups, ", end="")
+    print(f"{scoring['groups_per_second']:.0f} groups/s: ", end="")
+    print(f"{scoring['scored']} scored, {scoring['tied']} tied, {scoring['failed']} failed\n")
+    print("## Packing, ms a group\n\n| data | mean | median | largest |\n|---|---|---|---|")
+    for name, row in figures["packing"].items():
+        print(f"| {name} | {row['mean_ms']:.2f} | {row['median_ms']:.2f} | {row['largest_ms']:.2f} |")
+    print("\n## Growth (synthetic tool-using rollouts)\n")
+    print("| rollouts | messages each | prompt chars | ms | time against half the size | peak bytes a char |")
+    print("|---|---|---|---|---|---|")
+    half: dict[tuple[float, float], float] = {}
+    for row in figures["growth"]:
+        size = (row["num_rollouts"], row["num_messages"])
+        half[size] = row["ms"]
+        before = half.get((size[0] / 2, size[1])) or half.get((size[0], size[1] / 2))
+        ratio = f"{row['ms'] / before:.2f}×" if before else ""
+        print(f"| {size[0]} | {size[1]} | {row['prompt_chars']:,} | {row['ms']:.1f} ", end="")
+        print(f"| {ratio} | {row['peak_bytes_per_char']:.1f} |")
+    print("\n## Tokens a group (cl100k), mean\n")
+    print("| source | groups | ours | original layout | ratio |\n|---|---|---|---|---|")
+    for source, row in sorted(figures["tokens"].items()):
+        print(f"| {source} | {row['groups']} | {row['ours']:,.0f} | {row['original']:,.0f} | {row['ratio']:.2f} |")
+
+
+def _prompt(group: Group) -> int:
+    packed = pack(group, DEFAULT_RUBRIC)
+    return sum(len(text) for _, text in packed.prompt(range(len(packed.rollouts))).parts)
+
+
+def _best(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of several runs: the others waited for the machine."""
+    seconds = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _synthetic(num_rollouts: int, num_messages: int) -> Group:
+    def text(seed: int) -> str:
+        return " ".join(f"parcel {seed} is on its way since day {n}" for n in range(10))
+
+    return Group(
+        tuple(
+            Rollout(
+                f"r{r}",
+                tuple(Message("user" if m % 2 else "assistant", (text(r * 1000 + m),)) for m in range(num_messages)),
+            )
+            for r in range(num_rollouts)
+        ),
+        task=(Message("user", ("Help the customer.",)),),
+    )
+
+
+if __name__ == "__main__":
+    main()
