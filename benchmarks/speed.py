@@ -46,8 +46,10 @@ def main() -> None:
     figures = {
         "scoring": measure_scoring(everything),
         "packing": {
-            name: measure_packing(next(listed for path, listed in groups.items() if path.name.startswith(name)))
+            name: measure_packing(listed)
             for name in ("gsm8k", "tau2")
+            for path, listed in groups.items()
+            if path.name.startswith(name)
         },
         "growth": measure_growth(),
         "tokens": measure_tokens(paths),

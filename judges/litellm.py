@@ -16,12 +16,12 @@ import warnings
 import weakref
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from judges.litellm_errors import judge_error, keys_in_environment, one_line
+from judges.litellm_errors import judge_error, keys_in_environment, leaks, mask, one_line
 from ruler.errors import ConfigError, JudgeError, JudgeRejected, JudgeUnavailable, ReplyError
 from ruler.types import ChatMessage, JudgeInfo, JudgeReply, JudgeRequest, Sampling, Usage
 
@@ -97,7 +97,8 @@ class LiteLLMJudge:
             base_url=base_url.rstrip("/") if base_url else None,
             sampling=sampling,
             context_tokens=context_tokens or table.get("max_input_tokens"),
-            count_tokens=self._count_tokens,
+            # LiteLLM counts with cl100k where it does not know better, and does not say so: no count is claimed.
+            count_tokens=None,
             images=bool(table.get("supports_vision")) if images is None else images,
             prefix_cache=prefix_cache,
         )
@@ -108,31 +109,39 @@ class LiteLLMJudge:
     async def __call__(self, request: JudgeRequest) -> JudgeReply:
         """Asks once, and again in a simpler form only where the endpoint refuses the form of the reply.
 
+        So the first call may be up to three requests; `usage.calls` counts them.
+
         Raises:
             JudgeUnavailable: rate limit, timeout, 5xx, connection, or an answer that is no chat completion.
             JudgeRejected: the request, the key or the content is refused.
             ReplyError: the reply is empty.
         """
         started = time.perf_counter()
-        first: tuple[JudgeError, Exception] | None = None
+        first: tuple[JudgeError, Exception | None] | None = None
         response = None
+        refused = 0
         for form in range(self._form, _NUM_FORMS):
             try:
                 response = await self._complete(request, form)
             except Exception as exc:
-                error, form_refused = judge_error(exc, self.info.name, keys_in_environment(self._api_key_env))
+                secrets = keys_in_environment(self._api_key_env)
+                error, form_refused = judge_error(exc, self.info.name, secrets)
                 if error is None:
                     raise
+                # A cause that quotes a key would show it in every logged traceback.
+                cause = None if leaks(exc, secrets) else exc
                 if not form_refused:
-                    raise error from exc
-                first = first or (error, exc)
+                    raise error from cause
+                first = first or (error, cause)
+                refused += 1
             else:
                 self._form = max(self._form, form)
                 break
         if response is None:
             assert first is not None
             raise first[0] from first[1]
-        return self._read(response, request, time.perf_counter() - started)
+        reply = self._read(response, request, time.perf_counter() - started)
+        return replace(reply, usage=replace(reply.usage, calls=1 + refused))
 
     async def _complete(self, request: JudgeRequest, form: int) -> Any:
         arguments: dict[str, Any] = {k: v for k, v in asdict(request.sampling).items() if v is not None}
@@ -144,6 +153,7 @@ class LiteLLMJudge:
         if not self._hosted:
             # LiteLLM knows the parameters of OpenAI's models; what is served here knows its own.
             arguments |= {"api_base": self.info.base_url, "allowed_openai_params": list(arguments)}
+            arguments["client"] = _endpoint_client(str(self.info.base_url), self._api_key_env, str(self._key()))
         if self.info.prefix_cache:
             messages = mark_prefix(request.messages, request.prefix_chars)
         else:
@@ -167,11 +177,12 @@ class LiteLLMJudge:
             raise JudgeUnavailable(f"{name}: answered with no choices", usage=usage)
         choice = response.choices[0]
         reason = choice.finish_reason
-        text = choice.message.content or ""
+        secrets = keys_in_environment(self._api_key_env)
+        text = mask(choice.message.content or "", secrets)
         fields = getattr(choice.message, "provider_specific_fields", None) or {}
         refusal = getattr(choice.message, "refusal", None) or fields.get("refusal")
         if reason == "content_filter" or refusal:
-            why = f"refused: {one_line(str(refusal), ())}" if refusal else "its content filter stopped the reply"
+            why = f"refused: {one_line(str(refusal), secrets)}" if refusal else "its content filter stopped the reply"
             raise JudgeRejected(f"{name}: {why}", usage=usage)
         if not text.strip():
             fault = f"the reply is empty (finish reason {reason!r})"
@@ -214,9 +225,6 @@ class LiteLLMJudge:
             raise ConfigError(f"judge {self._name!r}: the environment variable {self._api_key_env} is not set or empty")
         return key
 
-    def _count_tokens(self, text: str) -> int:
-        return int(_litellm().token_counter(model=self._name, text=text))
-
 
 def mark_prefix(messages: Sequence[ChatMessage], prefix_chars: int) -> list[dict[str, Any]]:
     """Copies of the messages in which Anthropic's cache marks stand.
@@ -234,6 +242,7 @@ def mark_prefix(messages: Sequence[ChatMessage], prefix_chars: int) -> list[dict
             parts[-1] |= _CACHE_MARK
         elif message["role"] == "user" and prefix_chars > 0:
             parts = _mark_text(parts, prefix_chars)
+            prefix_chars = 0  # a correction comes later, in a user message of its own
         marked.append({**message, "content": parts})
     return marked
 
@@ -294,8 +303,12 @@ def _check_environment(model: str) -> None:
 
 
 def _check_url(base_url: str) -> None:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not base_url.isprintable() or " " in base_url:
         raise ConfigError(f"base_url: expected http://host:port/v1 or https://…, got {base_url!r}")
     if parts.password or parts.username:
         raise ConfigError("base_url: holds a user or password; give the key by api_key_env")
@@ -303,7 +316,37 @@ def _check_url(base_url: str) -> None:
 
 # --- One call, leaving nothing behind ---
 
+_Clients = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], Any]]
+_clients: _Clients = weakref.WeakKeyDictionary()
 _closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = weakref.WeakKeyDictionary()
+
+
+def _endpoint_client(base_url: str, api_key_env: str | None, key: str) -> Any:
+    """The running loop's client for an endpoint of the user's own.
+
+    LiteLLM's would send it the OpenAI account's organisation, project and custom headers out of the environment, and
+    would follow a redirect with the whole prompt to another host.
+    """
+    import httpx
+    import openai
+
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    client = clients.get((base_url, api_key_env))
+    if client is None:
+        # Without limits on connections: how many calls run at once is not decided here.
+        hooks = {"request": [_without_account]}
+        http_client = httpx.AsyncClient(follow_redirects=False, timeout=None, limits=httpx.Limits(), event_hooks=hooks)
+        client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http_client)
+        client._custom_headers = {}
+        clients[base_url, api_key_env] = client
+    client.api_key = key
+    return client
+
+
+async def _without_account(request: Any) -> None:
+    # At the last moment: LiteLLM sets the organisation on the client at every call.
+    for name in ("openai-organization", "openai-project"):
+        request.headers.pop(name, None)
 
 
 async def _run(timeout_seconds: float, **arguments: Any) -> Any:
@@ -359,6 +402,9 @@ async def _close_clients(loop_id: int) -> AsyncGenerator[None, None]:
         yield
     finally:
         _closers.pop(asyncio.get_running_loop(), None)
+        for client in _clients.pop(asyncio.get_running_loop(), {}).values():
+            with suppress(Exception):
+                await client.close()
         clients = _litellm().in_memory_llm_clients_cache
         for key in [key for key in clients.cache_dict if key.endswith(f"-{loop_id}")]:
             client = clients.cache_dict[key]

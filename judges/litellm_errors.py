@@ -1,4 +1,4 @@
-"""What LiteLLM raises, as our errors: one table.
+"""What LiteLLM raises, as our errors: one table, and what it hides in the chain of causes.
 
 Nothing here imports LiteLLM at module level; an exception of its can only come once it is loaded.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from ruler.errors import JudgeError, JudgeRejected, JudgeUnavailable
 
@@ -90,7 +91,7 @@ def judge_error(exc: Exception, name: str, secrets: Sequence[str] = ()) -> tuple
         row = _Row("", JudgeRejected, "failed")
     if row is None:
         return None, False
-    told = " ".join(f"{e} {getattr(e, 'body', '')}" for e in chain)
+    told = " ".join(f"{e} {getattr(e, 'body', '')}"[:_MAX_TOLD_CHARS] for e in chain)
     final = row.error is None and status is not None and status < 500 and status not in (408, 409, 425, 429)
     if row.says == "rate limited":
         final = any(phrase in told for phrase in _WAIT_IS_VAIN)
@@ -146,21 +147,45 @@ def _response(exc: BaseException) -> Any:
 
 
 def keys_in_environment(api_key_env: str | None) -> list[str]:
-    """Whatever looks like a key in the environment: LiteLLM finds its keys there by itself."""
-    names = [name for name in os.environ if name == api_key_env or re.search("KEY|TOKEN|SECRET|PASSWORD", name)]
-    values = {os.environ[name].strip() for name in names}
-    return sorted((value for value in values if len(value) >= 8 and "/" not in value[:8]), key=len, reverse=True)
+    """The named key, and whatever else looks like one in the environment: LiteLLM finds its keys there by itself."""
+    named = {os.environ.get(api_key_env, "").strip()} if api_key_env else set()
+    others = {value.strip() for name, value in os.environ.items() if re.search("(KEY|TOKEN|SECRET|PASSWORD)S?$", name)}
+    # A short value, or a path to a key file, is no key; hiding it would spoil every message that holds the word.
+    others = {value for value in others if len(value) >= _MIN_KEY_CHARS and not value.startswith(("/", "."))}
+    return sorted((named | others) - {""}, key=len, reverse=True)
+
+
+def mask(text: str, secrets: Sequence[str]) -> str:
+    """The text without the secrets, also where they are quoted for an address or for JSON."""
+    for secret in secrets:
+        for form in {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}:
+            text = text.replace(form, "[key]")
+    return text
 
 
 def one_line(text: str, secrets: Sequence[str]) -> str:
-    """One short line without LiteLLM's prefixes, tracebacks, markup and keys."""
-    text = text.partition("Traceback (most recent call last)")[0]
+    """One short line without LiteLLM's prefixes, tracebacks, markup, control characters and keys."""
+    # Cut first: the patterns below are not all linear, and an endpoint may answer with megabytes.
+    text = mask(text, secrets)[:_MAX_TOLD_CHARS].partition("Traceback (most recent call last)")[0]
     if re.search("<html|<!doctype", text, re.IGNORECASE):
         text = re.sub(r"<[^>]*>", " ", text)
-    text = " ".join(text.split())
+    text = re.sub(r" ssl:(?:<[^>]*>|\w+)", "", " ".join(text.split()))
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     text = re.sub(r"^((litellm\.)?\w*(Error|Exception|Timeout)( Error)?\s*[:-]+\s*)+", "", text)
     for secret in secrets:
-        # Some providers quote the key's head, or head and tail around dots or stars.
-        text = re.sub(rf"{re.escape(secret)}|{re.escape(secret[:8])}[\w.*…-]*", "[key]", text)
-    text = re.sub(r"\bsk-[\w*.…-]{6,}|[\w-]*\*{3,}[\w-]*", "[key]", text)
+        if len(secret) >= _MIN_KEY_CHARS:
+            # Some providers quote the key's head or tail, or both around dots or stars.
+            piece = _PIECE_CHARS
+            text = re.sub(rf"{re.escape(secret[:piece])}[\w.*…-]*|[\w.*…-]*{re.escape(secret[-piece:])}", "[key]", text)
+    text = re.sub(r"\bsk-[\w*.…-]{6,}|[\w-]{0,80}\*{3,}[\w-]{0,80}", "[key]", text)
     return text if len(text) <= 300 else text[:299] + "…"
+
+
+_MAX_TOLD_CHARS = 2_000
+_MIN_KEY_CHARS = 12
+_PIECE_CHARS = 6
+
+
+def leaks(exc: BaseException, secrets: Sequence[str]) -> bool:
+    """Whether a printed traceback of the exception would show a secret."""
+    return any(mask(f"{cause!r} {cause} {vars(cause)}", secrets).count("[key]") for cause in _causes(exc))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
-from ruler.errors import JudgeError, ReplyError
-from ruler.types import ChatMessage, Judge, JudgeInfo, JudgeReply, JudgeRequest, Usage, judge_info
+from ruler.errors import BudgetExceeded, ConfigError, JudgeError, ReplyError
+from ruler.types import ChatMessage, Judge, JudgeInfo, JudgeReply, JudgeRequest, Usage, judge_info, usage_of
 
 _MAX_QUOTED_CHARS = 4_000
 
@@ -21,13 +22,17 @@ class ReaskingJudge:
     """
 
     def __init__(self, judge: Judge, *, max_reasks: int = 2) -> None:
+        if max_reasks < 0:
+            raise ConfigError(f"max_reasks: expected at least 0, got {max_reasks}")
         self._judge = judge
+        self.__qualname__ = judge_info(judge).name
         self._max_reasks = max_reasks
 
     @property
-    def info(self) -> JudgeInfo:
-        """That of the judge inside."""
-        return judge_info(self._judge)
+    def info(self) -> JudgeInfo | None:
+        """That of the judge inside; None when it has none, so that nobody takes a name for an identity."""
+        info = getattr(self._judge, "info", None)
+        return info if isinstance(info, JudgeInfo) else None
 
     async def __call__(self, request: JudgeRequest) -> JudgeReply:
         usage, latency = Usage(), 0.0
@@ -39,17 +44,18 @@ class ReaskingJudge:
                 _check(request, reply)
                 return replace(reply, usage=usage, latency_seconds=latency)
             except ReplyError as error:
-                # From the backend the error brings the usage; after a failed check it is counted already.
-                usage = usage + (error.usage or Usage())
+                usage = usage + usage_of(error)
                 if error.finish_reason == "length" or attempt == self._max_reasks:
                     times = f" (asked {attempt + 1} times)" if attempt else ""
                     raise ReplyError(
                         f"{error}{times}", usage=usage, raw=error.raw, finish_reason=error.finish_reason
                     ) from error
                 asked = replace(request, messages=(*request.messages, *_correction(request, error)))
-            except JudgeError as error:
-                error.usage = usage + (error.usage or Usage())
-                raise
+            except (JudgeError, BudgetExceeded) as error:
+                # A copy: the judge may keep and raise one object many times.
+                raised = copy(error)
+                raised.usage = usage + usage_of(error)
+                raise raised from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -60,7 +66,8 @@ def _check(request: JudgeRequest, reply: JudgeReply) -> None:
         request.check(reply.text)
     except ReplyError as error:
         cut = ", and it was cut off at the judge's output limit: raise max_tokens" * (reply.finish_reason == "length")
-        raise ReplyError(f"{error}{cut}", raw=reply.text, finish_reason=reply.finish_reason) from error
+        # The reply's own usage is counted already.
+        raise ReplyError(f"{error}{cut}", usage=Usage(), raw=reply.text, finish_reason=reply.finish_reason) from error
 
 
 def _correction(request: JudgeRequest, error: ReplyError) -> tuple[ChatMessage, ChatMessage]:

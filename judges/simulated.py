@@ -79,21 +79,23 @@ class Behaviour:
 class SimulatedJudge:
     """Scores each rollout by a quality function, then errs as told. The same request gives the same reply.
 
-    Without arguments: shorter is better, without any error.
+    Without arguments: shorter is better, without any error. Tokens are estimated at four characters each.
     """
 
     def __init__(
-        self, quality: Quality = length_quality, *, quality_name: str = "length", behaviour: Behaviour | None = None
+        self, quality: Quality = length_quality, *, quality_name: str | None = None, behaviour: Behaviour | None = None
     ) -> None:
+        known = {function: name for name, function in FEATURES.items()}
+        own_name = getattr(quality, "__qualname__", type(quality).__qualname__)
         self._quality = quality
-        self._quality_name = quality_name
+        self._quality_name = quality_name or known.get(quality, own_name)
         self._behaviour = behaviour or Behaviour()
         changed = [
             f"{field.name}={getattr(self._behaviour, field.name)}"
             for field in fields(Behaviour)
             if getattr(self._behaviour, field.name) != field.default
         ]
-        name = "&".join([f"quality={quality_name}", *changed])
+        name = "&".join([f"quality={self._quality_name}", *changed])
         self.info = JudgeInfo(backend="simulated", model=f"simulated?{name}")
 
     async def __call__(self, request: JudgeRequest) -> JudgeReply:
@@ -107,7 +109,7 @@ class SimulatedJudge:
         seed = hashlib.sha256(f"{behaviour.seed}|{request.prompt_hash()}|{request.repeat}".encode()).hexdigest()
         rng = random.Random(seed)
         if rng.random() < behaviour.failure:
-            raise JudgeUnavailable("simulated outage")
+            raise JudgeUnavailable("simulated outage", usage=Usage(calls=1))
         prompt = _user_text(request)
         task, rollouts = _find_rollouts(prompt)
         if tuple(rollouts) != request.ids:

@@ -18,6 +18,7 @@ from ruler.errors import (
     ReplyError,
     RulerError,
 )
+from ruler.packing import PackedPrompt
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.scoring import JudgeCall, Ruler
 from ruler.types import (
@@ -49,6 +50,7 @@ __all__ = [
     "JudgeReply",
     "JudgeRequest",
     "JudgeUnavailable",
+    "PackedPrompt",
     "PackingError",
     "ReplyError",
     "Rollout",

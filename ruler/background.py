@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 _owner = 0
 
 
@@ -19,9 +22,16 @@ def run_in_background(work: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result; blocks the calling thread, whether or not it has a running event loop.
 
     `asyncio.run` was rejected: it refuses to run inside a notebook's loop, and a new loop per call would throw away a
-    backend's open connections. An interrupt (Ctrl-C) while waiting cancels the work and waits until it is gone.
+    backend's open connections. An interrupt (Ctrl-C) while waiting cancels the work.
+
+    Raises:
+        RuntimeError: called on the background loop itself, where waiting would never end.
     """
-    future = asyncio.run_coroutine_threadsafe(work, _running_loop())
+    loop = _running_loop()
+    if _thread is threading.current_thread():
+        work.close()
+        raise RuntimeError("synchronous scoring was called from the event loop it runs on; use the async call there")
+    future = asyncio.run_coroutine_threadsafe(_contained(work), loop)
     try:
         return future.result()
     except BaseException:
@@ -29,11 +39,30 @@ def run_in_background(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+async def _contained(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        # It would end the loop, and every later call would wait for ever.
+        raise RuntimeError(f"the work tried to end the process with {type(error).__name__}") from error
+
+
+def _close() -> None:
+    """At exit: lets what the loop still holds (connections) be closed, for a second at most."""
+    if _loop is None or _owner != os.getpid() or not _loop.is_running():
+        return
+    with suppress(Exception):
+        asyncio.run_coroutine_threadsafe(_loop.shutdown_asyncgens(), _loop).result(1)
+    _loop.call_soon_threadsafe(_loop.stop)
+
+
 def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _owner
+    global _loop, _thread, _owner
     with _lock:
         # Threads do not survive a fork: the child needs its own.
         if _loop is None or _owner != os.getpid():
             _loop, _owner = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="ruler-background", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="ruler-background", daemon=True)
+            _thread.start()
+            atexit.register(_close)
         return _loop

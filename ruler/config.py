@@ -10,6 +10,7 @@ import importlib.metadata
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ def load_judge(spec: str | None = None, *, truth: Quality | None = None) -> Judg
 
 def _split(spec: str) -> tuple[str, dict[str, str]]:
     name, _, query = spec.partition("?")
+    if "#" in query:
+        raise ConfigError(f"judge {spec!r}: settings come after the model: http://host:port/v1#model?temperature=0")
     settings: dict[str, str] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
@@ -166,13 +169,29 @@ def _flag(text: str) -> bool:
 
 def _judges_module(name: str) -> ModuleType:
     """`judges.NAME` of ours; PyPI has other packages that install a top-level `judges`."""
+    ours = Path(__file__).resolve().parents[1] / "judges"
     try:
         package = importlib.import_module("judges")
-    except ImportError:
-        raise ConfigError("the package `judges` that ships with ruler-judge cannot be imported") from None
+    except ImportError as error:
+        raise ConfigError(f"the package `judges` cannot be imported: {error}{_owned_by(_other_owners())}") from error
     found = Path(package.__file__ or "").resolve().parent
-    if found != Path(__file__).resolve().parents[1] / "judges":
-        owners = importlib.metadata.packages_distributions().get("judges", [])
-        owned = f", which belongs to {' and '.join(sorted(set(owners)))}" if owners else ""
+    if found != ours:
+        owned = _owned_by(_other_owners())
         raise ConfigError(f"the imported package `judges` is another one: {found}{owned}; use a clean environment")
+    if mixed := _other_owners(ours):
+        raise ConfigError(f"the folder {ours} is mixed with another package{_owned_by(mixed)}; use a clean environment")
     return importlib.import_module(f"judges.{name}")
+
+
+@cache
+def _other_owners(folder: Path | None = None) -> tuple[str, ...]:
+    """Distributions but ours that have a `judges` package; in this folder, when one is given."""
+    names = set(importlib.metadata.packages_distributions().get("judges", ())) - {"ruler-judge"}
+    if folder is None:
+        return tuple(sorted(names))
+    places = {name: importlib.metadata.distribution(name).locate_file("judges") for name in names}
+    return tuple(sorted(name for name, place in places.items() if Path(str(place)).resolve() == folder))
+
+
+def _owned_by(distributions: tuple[str, ...]) -> str:
+    return f", which belongs to {' and '.join(distributions)}" if distributions else ""

@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 
 
 class RulerError(Exception):
-    """Root of the tree. `code` is the short reason that results, files and HTTP bodies carry."""
+    """Root of the tree. `code` is the short reason that results, files and HTTP bodies carry.
+
+    Attributes:
+        usage: what was spent before it was raised, as far as anybody said; None when nothing is known.
+    """
 
     code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class ConfigError(RulerError, ValueError):
@@ -53,17 +61,9 @@ class BudgetExceeded(RulerError):
 
 
 class JudgeError(RulerError):
-    """The judge gave no usable reply.
-
-    Attributes:
-        usage: what the failed attempts cost, as far as the backend said; None when nothing is known.
-    """
+    """The judge gave no usable reply."""
 
     code = "judge"
-
-    def __init__(self, message: str, *, usage: Usage | None = None) -> None:
-        super().__init__(message)
-        self.usage = usage
 
 
 class JudgeUnavailable(JudgeError):

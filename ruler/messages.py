@@ -42,13 +42,9 @@ _MEDIA_PARTS = {
     "document": "file",
 }
 _REASONING_PARTS = {"thinking", "reasoning", "redacted_thinking"}
-_REASONING_KEYS = (
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "thinking_blocks",
-    "reasoning_details",
-)
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thinking_blocks", "reasoning_details")
+_NO_CONTENT = ("text", "contents", "parts", "value", "body", "output")
+"""Where other formats, and slips, keep what `content` should hold; read as nothing they would tie groups."""
 
 _Id: TypeAlias = str | int | None
 
@@ -139,7 +135,7 @@ def read_messages(value: object, *, field: str = "messages", role: str = "assist
     if isinstance(value, str):
         return Conversation((Message(role, (value,) if value else ()),), None)
     try:
-        if _as_mapping(value) is not None:
+        if isinstance(value, Message) or _as_mapping(value) is not None:
             return _Reader().read([(field, value)])
         if isinstance(value, bytes) or not isinstance(value, Iterable):
             raise GroupError(f"{field}: expected chat messages or text, got {_shown(value)}")
@@ -179,6 +175,20 @@ def read_tools(value: object, *, field: str = "tools") -> tuple[Tool, ...]:
     return tuple(tools)
 
 
+def read_reference(value: object) -> str | None:
+    """A reference answer as text: a string as it is, an object as `key: value` lines, anything else as JSON.
+
+    Raises:
+        GroupError: not JSON.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        said = (v if isinstance(v, str) else _compact(v, f"reference.{key}") for key, v in value.items())
+        return "\n".join(f"{key}: {text}" for key, text in zip(value, said, strict=True))
+    return _compact(value, "reference")
+
+
 class _Reader:
     """Reads one conversation; remembers the calls, to say which of them a tool message answers."""
 
@@ -195,6 +205,11 @@ class _Reader:
     def _message(self, item: object, field: str) -> Iterator[Message]:
         if isinstance(item, str):
             raise GroupError(f"{field}: expected a chat message, got {_shown(item)}")
+        if isinstance(item, Message):
+            if item.tool_calls:
+                self._remember([(None, call) for call in item.tool_calls])
+            yield item
+            return
         given = _mapping(item, field)
         if "choices" in given and "role" not in given:
             choices = given["choices"]
@@ -211,6 +226,9 @@ class _Reader:
         role = _ROLES.get(named) if isinstance(named, str) else None
         if role is None:
             raise GroupError(f"{field}.role: expected one of {', '.join(_ROLES)}, got {_shown(named)}")
+        mistaken = next((key for key in _NO_CONTENT if given.get(key)), None)
+        if mistaken and "content" not in given:
+            raise GroupError(f"{field}.content: missing; {mistaken!r} is not read, it holds {_shown(given[mistaken])}")
         if role == "tool":
             key = _first_id(given, "tool_call_id", "call_id")
             content, results = _Parts(f"{field}.content").read(given.get("content"))
@@ -319,7 +337,7 @@ def _read_calls(given: Mapping[str, Any], field: str) -> Iterator[tuple[_Id, Too
     for i, item in enumerate(listed):
         where = f"{field}.tool_calls[{i}]"
         call = _mapping(item, where)
-        inner = call.get("function")
+        inner = next((call[key] for key in ("function", "custom") if call.get(key) is not None), None)
         body = _mapping(inner, f"{where}.function") if inner is not None else call
         arguments = next((body[key] for key in ("arguments", "args", "input") if key in body), None)
         yield _first_id(call, "id", "call_id"), _call(body.get("name"), arguments, where)

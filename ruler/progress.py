@@ -24,6 +24,7 @@ class ScoringProgress:
             console=console or Console(stderr=True),
             transient=True,
         )
+        self._done = 0
         self._failed = 0
         self._usage = Usage()
         self._task = self._progress.add_task("scoring", total=total, failed=0, tokens=0, cost="")
@@ -43,15 +44,17 @@ class ScoringProgress:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._progress.stop()
+        if self.is_visible:
+            self._progress.stop()
 
-    def add(self, result: ScoredGroup | FailedGroup) -> None:
-        """Counts one finished group."""
+    def add(self, result: ScoredGroup | FailedGroup, *, skipped: int = 0) -> None:
+        """Counts one finished group; `skipped` are those of the total that needed no scoring so far."""
+        self._done += 1
         self._failed += isinstance(result, FailedGroup)
         self._usage += result.usage
         self._progress.update(
             self._task,
-            advance=1,
+            completed=self._done + skipped,
             failed=self._failed,
             tokens=self._usage.input_tokens + self._usage.output_tokens,
             cost=cost_text(self._usage),

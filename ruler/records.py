@@ -12,12 +12,12 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Annotated, Any, cast
+from typing import IO, Annotated, Any, TextIO, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ruler.errors import ConfigError, GroupError
-from ruler.messages import read_messages, read_tools
+from ruler.messages import read_messages
 from ruler.types import Group, Rollout
 
 
@@ -59,13 +59,18 @@ class _RolloutRecord(BaseModel):
     tools: Any = None
     finish_reason: str | None = None
     histories: dict[str, Any] | None = None
-    truth: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    truth: Annotated[float, Field(allow_inf_nan=False, strict=True)] | None = None
+
+
+def _as_task(value: object) -> object:
+    """A task may be its messages alone."""
+    return {"messages": value} if isinstance(value, str | list) else value
 
 
 class _GroupRecord(BaseModel):
     model_config = ConfigDict(extra="allow")
     group_id: _Id | None = None
-    task: _TaskRecord | None = None
+    task: Annotated[_TaskRecord | None, BeforeValidator(_as_task)] = None
     tools: Any = None
     rollouts: list[_RolloutRecord]
 
@@ -77,12 +82,12 @@ def read_labelled(path: str) -> Iterator[LabelledGroup | BadLine]:
     """The groups of a file in order, each with its truth, and a BadLine for each line that is none.
 
     A line is a record as in docs/formats.md, or a bare list of message lists. Blank lines are skipped. Unknown keys
-    are kept in `metadata`. The same `group_id` for other content than before is a bad line.
+    are kept in `metadata`. A group that stood on an earlier line, or its `group_id` with other content, is a bad line.
 
     Raises:
         ConfigError: the file cannot be opened.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, int]] = {}
     for number, line in _lines(path):
         if isinstance(line, BadLine):
             yield line
@@ -92,8 +97,11 @@ def read_labelled(path: str) -> Iterator[LabelledGroup | BadLine]:
         try:
             labelled = _read_line(line)
             group = labelled.group
-            if seen.setdefault(group.id, group.digest) != group.digest:
-                raise GroupError(f"group_id: {group.id!r} stood on an earlier line with other rollouts")
+            digest, earlier = seen.setdefault(group.id, (group.rollouts_digest, number))
+            if digest != group.rollouts_digest:
+                raise GroupError(f"group_id: {group.id!r} stands on line {earlier} with other rollouts")
+            if number != earlier:
+                raise GroupError(f"group {group.id!r}: repeats line {earlier}, which is judged once")
         except GroupError as error:
             yield BadLine(path, number, str(error))
         except RecursionError:
@@ -129,10 +137,17 @@ def _lines(path: str) -> Iterator[tuple[int, bytes | BadLine]]:
 def open_read(path: str) -> IO[bytes]:
     """The file for reading, uncompressed where its name ends in `.gz`; `-` is standard input."""
     if path == "-":
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+        return copy_stream(sys.stdin, "rb")
     if path.endswith(".gz"):
         return cast(IO[bytes], gzip.GzipFile(path, "rb"))
     return open(path, "rb")
+
+
+def copy_stream(stream: TextIO | None, mode: str) -> IO[bytes]:
+    """The bytes under a standard stream, in a file of their own; OSError when the process was started without it."""
+    if stream is None:
+        raise OSError("it is closed")
+    return cast(IO[bytes], os.fdopen(os.dup(stream.fileno()), mode))
 
 
 def _read_line(line: bytes) -> LabelledGroup:
@@ -170,29 +185,29 @@ def _labelled(record: _GroupRecord) -> LabelledGroup:
     metadata, of_task = _without_truth(record), _without_truth(task)
     tools = task.tools if task.tools is not None else record.tools
     try:
-        group = Group(
-            rollouts=tuple(
-                Rollout.of(
-                    rollout_id,
-                    rollout.messages,
-                    tools=rollout.tools,
-                    finish_reason=rollout.finish_reason,
-                    histories=rollout.histories,
-                    metadata=rollout.model_extra,
-                )
-                for rollout_id, rollout in zip(ids, record.rollouts, strict=True)
-            ),
-            task=()
-            if task.messages is None
-            else read_messages(task.messages, field="task.messages", role="user").messages,
-            tools=() if tools is None else read_tools(tools),
-            id=name,
-            reference=_reference_text(task.reference),
-            metadata={**metadata, "task": of_task} if of_task else metadata,
-        )
+        rollouts = [
+            Rollout.of(
+                rollout_id,
+                rollout.messages,
+                tools=rollout.tools,
+                finish_reason=rollout.finish_reason,
+                histories=rollout.histories,
+                metadata=rollout.model_extra,
+            )
+            for rollout_id, rollout in zip(ids, record.rollouts, strict=True)
+        ]
+        messages = task.messages
+        shared = None if messages is None else read_messages(messages, field="task.messages", role="user").messages
     except GroupError as error:
-        prefix = f"group {name!r}: "
-        raise GroupError(str(error) if not name or str(error).startswith(prefix) else prefix + str(error)) from None
+        raise GroupError(f"group {name!r}: {error}" if name else str(error)) from None
+    group = Group.of(
+        rollouts,
+        task=shared,
+        id=name,
+        tools=tools,
+        reference=_reference(task.reference),
+        metadata={**metadata, "task": of_task} if of_task else metadata,
+    )
     truth = {
         rollout_id: rollout.truth
         for rollout_id, rollout in zip(ids, record.rollouts, strict=True)
@@ -201,17 +216,9 @@ def _labelled(record: _GroupRecord) -> LabelledGroup:
     return LabelledGroup(group, truth)
 
 
+def _reference(value: object) -> object:
+    return {key: item for key, item in value.items() if key != "truth"} if isinstance(value, dict) else value
+
+
 def _without_truth(record: BaseModel) -> dict[str, Any]:
     return {key: value for key, value in (record.model_extra or {}).items() if key != "truth"}
-
-
-def _reference_text(reference: object) -> str | None:
-    """A reference as text: a string as it is, an object as `key: value` lines, anything else as JSON."""
-    if reference is None or isinstance(reference, str):
-        return reference
-    if isinstance(reference, dict):
-        lines = []
-        for key, value in reference.items():
-            lines.append(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
-        return "\n".join(lines)
-    return json.dumps(reference, ensure_ascii=False)

@@ -104,7 +104,7 @@ def _read(text: str, ids: Sequence[str]) -> Verdict:
 _OPENING = re.compile(r'\{\s*"')
 _MAX_BROKEN = 500
 _MAX_READS = 8
-_NEWER = re.compile(r'"(?:scores|notes)"\s*:')
+_NEWER = re.compile(r'"(?:scores|notes)"\s*:', re.IGNORECASE)
 
 
 def _objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
@@ -165,7 +165,7 @@ def _scores(items: list[Any], ids: Sequence[str]) -> dict[str, float]:
             raise _Fault(f"the score of {name} is {_shown(score)}, not a number")
         if not 0 <= score <= 100:  # false for NaN, too
             raise _Fault(f"the score of {name} is {_shown(score)}, not in 0..100")
-        scores[name] = score / 100
+        scores[name] = score / 100 + 0.0  # no -0.0
     missing = [name for name in ids if name not in scores]
     if missing:
         raise _Fault(f"no score for {', '.join(missing)}")

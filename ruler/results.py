@@ -9,12 +9,12 @@ import shutil
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import IO, Any, cast
 
 from ruler.errors import ConfigError
-from ruler.records import open_read
+from ruler.records import copy_stream, open_read
 from ruler.types import FailedGroup, Group, ScoredGroup, Usage
 
 
@@ -23,6 +23,7 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
     record: dict[str, Any] = {
         "group_id": result.group_id,
         "group_digest": result.group_digest,
+        "rollouts_digest": result.rollouts_digest,
         "status": result.status,
     }
     if isinstance(result, FailedGroup):
@@ -51,6 +52,15 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
     record |= {key: getattr(result, key) for key in _MADE_BY}
     record["usage"] = usage_record(result.usage)
     return record
+
+
+def failure_records(results: Iterable[ScoredGroup | FailedGroup]) -> list[dict[str, str]]:
+    """Which groups failed and why, for a summary."""
+    return [
+        {"group_id": result.group_id, "reason": result.reason, "message": result.message}
+        for result in results
+        if isinstance(result, FailedGroup)
+    ]
 
 
 def usage_record(usage: Usage) -> dict[str, Any]:
@@ -89,9 +99,9 @@ class ResultFile:
         self._path = path
         self._kept: Counter[tuple[str, str]] = Counter()
         try:
-            self._raw = os.fdopen(os.dup(sys.stdout.fileno()), "wb") if path == "-" else _open_locked(path)
+            self._raw = copy_stream(sys.stdout, "wb") if path == "-" else _open_locked(path)
             try:
-                if os.path.isfile(path):  # not standard output, a device or a pipe
+                if path != "-" and os.path.isfile(path):  # not a device or a pipe
                     self._continue(made_by)
                 self._file = self._raw
                 if path.endswith(".gz"):
@@ -104,7 +114,7 @@ class ResultFile:
 
     def take(self, group: Group) -> bool:
         """Whether this group's result is already in the file; each kept line answers for one group."""
-        key = (group.id, group.digest)
+        key = (group.id, group.rollouts_digest)
         if not self._kept[key]:
             return False
         self._kept[key] -= 1
@@ -154,7 +164,7 @@ class ResultFile:
                         dropped = True
                     else:
                         kept.append(line)
-                        self._kept[record["group_id"], record["group_digest"]] += 1
+                        self._kept[record["group_id"], record["rollouts_digest"]] += 1
         except EOFError:  # compressed data that ends in the middle of a write
             dropped = True
         except (zlib.error, gzip.BadGzipFile) as error:
@@ -170,9 +180,9 @@ class ResultFile:
     def _existing(self, number: int, line: bytes, made_by: Mapping[str, object]) -> dict[str, Any]:
         try:
             record = json.loads(line)
-            found = {key: record[key] for key in ("group_id", "group_digest", "status", *made_by)}
+            found = {key: record[key] for key in ("group_id", "rollouts_digest", "status", *made_by)}
             ours = found["status"] in ("scored", "tied", "failed")
-            ours = ours and isinstance(found["group_id"], str) and isinstance(found["group_digest"], str)
+            ours = ours and isinstance(found["group_id"], str) and isinstance(found["rollouts_digest"], str)
         except (ValueError, RecursionError, KeyError, TypeError):
             ours = False
         if not ours:
@@ -201,7 +211,8 @@ def _is_cut(line: bytes) -> bool:
 def _replace(path: str, lines: list[bytes]) -> None:
     """Puts these lines in place of the file's, all or none of them."""
     path = os.path.realpath(path)
-    temporary = f"{path}.tmp"
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as raw:
         if path.endswith(".gz"):
             with gzip.GzipFile(fileobj=raw, mode="wb") as file:

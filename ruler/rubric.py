@@ -39,7 +39,7 @@ class Rubric:
     @property
     def digest(self) -> str:
         """The first 12 hex digits of the SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:12]
 
     @property
     def id(self) -> str:

@@ -7,28 +7,33 @@ scored = await ruler.score(Group.of([messages_1, messages_2]))
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from ruler.background import run_in_background
-from ruler.errors import BudgetExceeded, ConfigError, GroupError, JudgeError, ReplyError, RulerError
+from ruler.errors import BudgetExceeded, ConfigError, GroupError, JudgeError, PackingError, ReplyError, RulerError
 from ruler.orders import seeded_order
 from ruler.packing import PackedGroup, PackedPrompt, PromptOptions, pack
-from ruler.reply import Verdict, read_reply, reply_schema
+from ruler.reply import MAX_REPLY_CHARS, Verdict, read_reply, reply_schema
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.types import (
     FailedGroup,
     Group,
     Judge,
+    JudgeInfo,
     JudgeReply,
     JudgeRequest,
     Score,
     ScoredGroup,
     Usage,
     judge_info,
+    usage_of,
 )
+
+_MAX_MESSAGE_CHARS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +74,10 @@ class Ruler:
             reference: show the group's reference answer, where it has one.
             absolute: score groups of one; such a score compares with nothing.
             concurrency: how many groups `score_many` and `score_stream` have in flight.
-            on_call: told of every question once it is settled.
+            on_call: told of every question once it is settled; an exception that it raises stops the run.
 
         Raises:
-            ConfigError: a bad SPEC, or a concurrency below 1.
+            ConfigError: a bad SPEC, no judge, no rubric, or a concurrency below 1.
         """
         if concurrency < 1:
             raise ConfigError(f"concurrency: expected at least 1, got {concurrency}")
@@ -80,16 +85,19 @@ class Ruler:
             from ruler.config import load_judge  # the core knows no judges; only the SPEC form needs them
 
             self.judge = load_judge(judge)
+        elif not callable(judge):
+            raise ConfigError(f"judge: expected an async callable or a SPEC, got {judge!r:.80}")
         else:
             self.judge = judge
         self.judge_name = judge_info(self.judge).name
-        self.rubric = Rubric(rubric) if isinstance(rubric, str) else rubric
+        self.rubric = _rubric(rubric)
         self.options = PromptOptions(notes=notes, reasoning=reasoning, reference=reference)
+        # What a judge is shown of images changes the prompt, too.
+        self.prompt_version = self.options.version + "+images" * judge_info(self.judge).images
         self.orders = 1
         self._absolute = absolute
         self._concurrency = concurrency
         self._on_call = on_call
-        self._schema = reply_schema(notes=notes)
 
     def pack(self, group: Group) -> list[PackedPrompt]:
         """The prompts `score` would ask for this group, in order; nothing is asked."""
@@ -107,6 +115,8 @@ class Ruler:
             BudgetExceeded: the judge's cap is reached.
             JudgeError: no usable reply (JudgeUnavailable, JudgeRejected, ReplyError).
         """
+        if not isinstance(group, Group):
+            raise GroupError(f"expected a Group, got {type(group).__name__}: {group!r:.80}; Group.of makes one")
         if len(group.rollouts) == 1 and not self._absolute:
             raise GroupError(
                 f"group {group.id!r}: rollouts: only one, so there is nothing to compare; "
@@ -124,8 +134,14 @@ class Ruler:
 
         After BudgetExceeded nothing more is asked and the remaining groups fail with the reason "budget". When this
         call is cancelled, so is every question in flight, and no task is left behind.
+
+        Raises:
+            GroupError: an item is no Group; nothing has been asked then.
         """
         groups = list(groups)
+        for place, group in enumerate(groups):
+            if not isinstance(group, Group):
+                raise GroupError(f"groups[{place}]: expected a Group, got {group!r:.80}; Group.of makes one")
         results: dict[int, ScoredGroup | FailedGroup] = {}
         if progress:
             from ruler.progress import ScoringProgress  # rich is not loaded with the library
@@ -146,7 +162,11 @@ class Ruler:
     ) -> AsyncGenerator[tuple[int, ScoredGroup | FailedGroup], None]:
         """(index, result) of each group as it finishes; groups are taken from the iterable as places come free.
 
+        The iterable is read on the event loop: one that waits holds up the questions in flight.
         Close it (`contextlib.aclosing`) when leaving early: that cancels what is in flight.
+
+        Raises:
+            GroupError: an item is no Group.
         """
         source = enumerate(groups)
         running: dict[asyncio.Task[ScoredGroup | FailedGroup], int] = {}
@@ -155,10 +175,14 @@ class Ruler:
         try:
             while True:
                 while not exhausted and len(running) < self._concurrency:
-                    index, group = next(source, (-1, None))
-                    if group is None:
+                    item = next(source, None)
+                    if item is None:
                         exhausted = True
-                    elif stopped:
+                        break
+                    index, group = item
+                    if not isinstance(group, Group):
+                        raise GroupError(f"groups[{index}]: expected a Group, got {group!r:.80}; Group.of makes one")
+                    if stopped:
                         yield index, self._failed(group, BudgetExceeded(stopped.message))
                     else:
                         running[asyncio.create_task(self._settle(group))] = index
@@ -189,12 +213,14 @@ class Ruler:
         return [packed.prompt(seeded_order(len(packed.rollouts), packed.seed))]
 
     async def _ask(self, packed: PackedGroup, prompt: PackedPrompt) -> tuple[JudgeReply, Verdict]:
+        info = judge_info(self.judge)
+        _check_window(packed.group, prompt, info)
         check = partial(read_reply, ids=prompt.labels)
         request = JudgeRequest(
             messages=prompt.messages,
-            schema=self._schema,
+            schema=reply_schema(notes=self.options.notes),  # equal every time, and nobody's to change for the next
             ids=prompt.labels,
-            sampling=judge_info(self.judge).sampling,
+            sampling=info.sampling,
             prefix_chars=prompt.prefix_chars if self.orders > 1 else 0,
             check=check,
         )
@@ -215,11 +241,20 @@ class Ruler:
             reply = await self.judge(request)
         except RulerError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: something inside the judge gave up. It must not look like the end of the run.
+            raise JudgeError("the judge was cancelled from inside") from error
         except Exception as error:
             # A user's judge may raise anything, and must not take the other groups down.
             raise JudgeError(f"the judge raised {type(error).__name__}: {error}") from error
         if not isinstance(reply, JudgeReply):
             raise JudgeError(f"the judge returned {type(reply).__name__}, not a JudgeReply")
+        fault = _reply_fault(reply)
+        if fault:
+            raise JudgeError(f"the judge returned a JudgeReply with {fault}")
         return reply
 
     @staticmethod
@@ -250,30 +285,78 @@ class Ruler:
         return ScoredGroup(
             group_id=group.id,
             group_digest=group.digest,
+            rollouts_digest=group.rollouts_digest,
             status="scored" if verdict else "tied",
             rollouts=rollouts,
             usage=reply.usage if reply else Usage(),
             judge=self.judge_name,
             model=reply.model if reply else None,
             rubric=self.rubric.id,
-            prompt_version=self.options.version,
+            prompt_version=self.prompt_version,
             orders=self.orders,
             orders_used=1 if verdict else 0,
             absolute=verdict is not None and len(group.rollouts) == 1,
         )
 
     def _failed(self, group: Group, error: RulerError) -> FailedGroup:
-        usage = error.usage if isinstance(error, JudgeError) else None
+        raw = error.raw if isinstance(error, ReplyError) else None
         return FailedGroup(
             group_id=group.id,
             group_digest=group.digest,
+            rollouts_digest=group.rollouts_digest,
             reason=error.code,
-            message=str(error),
+            message=" ".join(str(error).split())[:_MAX_MESSAGE_CHARS],
             rollout_ids=tuple(rollout.id for rollout in group.rollouts),
             judge=self.judge_name,
             rubric=self.rubric.id,
-            prompt_version=self.options.version,
+            prompt_version=self.prompt_version,
             orders=self.orders,
-            usage=usage or Usage(),
-            raw_reply=error.raw if isinstance(error, ReplyError) else None,
+            usage=usage_of(error),
+            raw_reply=raw if raw is None else raw[:MAX_REPLY_CHARS],
+        )
+
+
+def _reply_fault(reply: JudgeReply) -> str | None:
+    """What of the reply is not what its type says; a judge is other people's code."""
+    if not isinstance(reply.text, str):
+        return f"text {reply.text!r:.80}"
+    if not isinstance(reply.model, str):
+        return f"model {reply.model!r:.80}"
+    usage = reply.usage
+    if not isinstance(usage, Usage):
+        return f"usage {usage!r:.80}"
+    counts = (usage.calls, usage.input_tokens, usage.cached_input_tokens, usage.output_tokens)
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return f"usage {usage!r:.200}"
+    cost = usage.cost_usd
+    if cost is not None and not (isinstance(cost, int | float) and 0 <= cost < math.inf):
+        return f"usage.cost_usd {cost!r:.80}"
+    return None
+
+
+def _rubric(rubric: Rubric | str) -> Rubric:
+    if isinstance(rubric, Rubric):
+        return rubric
+    if not isinstance(rubric, str):
+        raise ConfigError(f"rubric: expected a Rubric or text, got {rubric!r:.80}")
+    if "\n" not in rubric and rubric.endswith((".md", ".txt", ".toml")):
+        raise ConfigError(f"rubric: {rubric!r} looks like a file; Rubric.load reads one")
+    return Rubric(rubric)
+
+
+def _check_window(group: Group, prompt: PackedPrompt, info: JudgeInfo) -> None:
+    """Raises PackingError when prompt and reply cannot fit; counts tokens only where bytes do not settle it."""
+    if info.context_tokens is None:
+        return
+    room = info.context_tokens - (info.sampling.max_tokens or 0)
+    if sum(len(text.encode()) for _, text in prompt.parts) <= room:
+        return  # no tokenizer makes more tokens than bytes
+    from ruler.tokens import token_counter  # loads a tokenizer, which most groups do not need
+
+    tokenizer, count = token_counter(info)
+    total = prompt.tokens(count)["total"]
+    if total > room:
+        raise PackingError(
+            f"group {group.id!r}: the prompt has {total:,} tokens ({tokenizer}), "
+            f"the judge's window has room for {room:,}"
         )

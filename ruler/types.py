@@ -1,6 +1,6 @@
 """The words of the project as types: rollouts and groups go in, scores come out, a judge stands between.
 
-Nothing here reads foreign data (that is `ruler.messages`) and nothing asks a judge (that is `ruler.scoring`).
+How foreign messages are read is the business of `ruler.messages`; asking a judge is that of `ruler.scoring`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
-from ruler.errors import GroupError
-from ruler.messages import Message, Tool, read_messages, read_tools
+from ruler.errors import GroupError, JudgeError, RulerError
+from ruler.messages import Message, Tool, read_messages, read_reference, read_tools
 
 FENCE = re.compile(r"^<(?P<close>/?)rollout (?P<id>[A-Z]+)>$", re.MULTILINE)
 """A fence, alone on its line: `<rollout KQX>` opens the rollout labelled KQX in a prompt, `</rollout KQX>` ends it."""
@@ -70,6 +70,9 @@ class Rollout:
         """
         if not isinstance(id, str) or not id:
             raise GroupError(f"rollout id: expected a non-empty string, got {id!r}")
+        for field_name, value in (("histories", histories), ("metadata", metadata)):
+            if not isinstance(value, Mapping | None):
+                raise GroupError(f"rollout {id!r}: {field_name}: expected a mapping, got {value!r:.80}")
         try:
             read = read_messages(messages)
             return cls(
@@ -107,6 +110,7 @@ class Group:
 
     def __post_init__(self) -> None:
         name = f"group {self.id!r}: " if self.id else "group: "
+        self._check_types(name)
         if not self.rollouts:
             raise GroupError(name + "rollouts: empty; a group needs at least one rollout")
         seen: set[str] = set()
@@ -116,52 +120,92 @@ class Group:
             seen.add(rollout.id)
         if not self.task:
             _check_one_task(self.rollouts, name)
-        elif all(rollout.messages[: len(self.task)] == self.task for rollout in self.rollouts):
-            # Whole conversations beside their task: the task is said once.
-            rest = (replace(r, messages=r.messages[len(self.task) :]) for r in self.rollouts)
-            object.__setattr__(self, "rollouts", tuple(rest))
         if not self.id:
             object.__setattr__(self, "id", self.digest[:16])
+
+    def _check_types(self, name: str) -> None:
+        for field_name, kind in (("rollouts", Rollout), ("task", Message), ("tools", Tool)):
+            value = getattr(self, field_name)
+            if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
+                raise GroupError(
+                    f"{name}{field_name}: expected a tuple of {kind.__name__}, got {value!r:.80}; "
+                    "Group.of reads messages and tools in any form"
+                )
+        if not isinstance(self.id, str):
+            raise GroupError(f"{name}id: expected text, got {self.id!r:.80}")
+        if not isinstance(self.reference, str | None):
+            raise GroupError(f"{name}reference: expected text, got {self.reference!r:.80}")
+        if not isinstance(self.metadata, Mapping):
+            raise GroupError(f"{name}metadata: expected a mapping, got {self.metadata!r:.80}")
 
     @classmethod
     def of(
         cls,
-        message_lists: Iterable[object],
+        rollouts: Iterable[object],
         *,
         task: object = None,
         id: str = "",
         ids: Sequence[str] | None = None,
         tools: object = None,
-        reference: str | None = None,
+        reference: object = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Group:
-        """A group of one rollout per message list, with the ids r1, r2, … unless `ids` are given.
+        """A group read from what a framework has.
 
-        Each list may hold the whole conversation, shared opening included, or only what comes after `task`.
+        Args:
+            rollouts: for each rollout a message list, a plain string (one answer), or a `Rollout`. All hold the whole
+                conversation, or all hold only what comes after `task`.
+            task: the messages every rollout was given; a plain string is one user message.
+            id: the group's name in results; empty: a digest of the content.
+            ids: the rollouts' ids; None: a `Rollout` keeps its own, the others are r1, r2, … by place.
+            tools: tool definitions that all rollouts had.
+            reference: a reference answer, as text or JSON.
+            metadata: kept, never shown to a judge.
 
         Raises:
             GroupError: names the rollout and the field that cannot be read.
         """
         name = f"group {id!r}: " if id else ""
-        if isinstance(message_lists, str | bytes | Mapping) or not isinstance(message_lists, Iterable):
-            raise GroupError(f"{name}message_lists: expected a list of message lists, got {message_lists!r:.80}")
-        lists = list(message_lists)
-        if ids is None:
-            ids = [f"r{number}" for number in range(1, len(lists) + 1)]
-        elif len(ids) != len(lists):
-            raise GroupError(f"{name}ids: {len(ids)} for {len(lists)} rollouts")
+        if isinstance(rollouts, str | bytes | Mapping) or not isinstance(rollouts, Iterable):
+            raise GroupError(f"{name}rollouts: expected a list of message lists, got {rollouts!r:.80}")
+        given = list(rollouts)
+        if ids is not None and len(ids) != len(given):
+            raise GroupError(f"{name}ids: {len(ids)} for {len(given)} rollouts")
         try:
-            rollouts = tuple(Rollout.of(i, messages) for i, messages in zip(ids, lists, strict=True))
+            read = tuple(
+                item
+                if isinstance(item, Rollout) and ids is None
+                else _named(item, f"r{place + 1}" if ids is None else ids[place])
+                for place, item in enumerate(given)
+            )
             shared = () if task is None else read_messages(task, field="task", role="user").messages
-            read = () if tools is None else read_tools(tools)
+            return cls(
+                _without_task(read, shared) if shared else read,
+                task=shared,
+                tools=() if tools is None else read_tools(tools),
+                id=id,
+                reference=read_reference(reference),
+                metadata=metadata or {},
+            )
         except GroupError as error:
-            raise GroupError(f"{name}{error}") from error
-        return cls(rollouts, shared, read, id, reference, metadata or {})
+            prefix = "" if str(error).startswith("group") else name
+            raise GroupError(f"{prefix}{error}") from error
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of task, tools, reference and rollouts; ids, metadata and arrival order do not change it."""
-        rollouts = sorted(_canonical([r.messages, r.tools, r.finish_reason, r.histories]) for r in self.rollouts)
+        return self._digest(ids=False)
+
+    @cached_property
+    def rollouts_digest(self) -> str:
+        """As `digest`, with the rollouts' ids: equal only where each id stands for the same rollout."""
+        return self._digest(ids=True)
+
+    def _digest(self, *, ids: bool) -> str:
+        rollouts = sorted(
+            _canonical([r.messages, r.tools, r.finish_reason, r.histories, *([r.id] if ids else [])])
+            for r in self.rollouts
+        )
         whole = _canonical([self.task, self.tools, self.reference, rollouts])
         return hashlib.sha256(whole.encode("ascii")).hexdigest()
 
@@ -169,6 +213,23 @@ class Group:
 def _canonical(value: object) -> str:
     # ASCII JSON: a lone surrogate becomes an escape, where UTF-8 would refuse it.
     return json.dumps(value, default=asdict, sort_keys=True, separators=(",", ":"))
+
+
+def _named(item: object, id: str) -> Rollout:
+    return replace(item, id=id) if isinstance(item, Rollout) else Rollout.of(id, item)
+
+
+def _without_task(rollouts: Sequence[Rollout], task: tuple[Message, ...]) -> tuple[Rollout, ...]:
+    """The rollouts without the task, where they hold whole conversations: it is said once."""
+    whole = [rollout.messages[: len(task)] == task for rollout in rollouts]
+    if any(whole) and not all(whole):
+        raise GroupError(
+            f"rollouts: {rollouts[whole.index(True)].id!r} begins with the task messages and "
+            f"{rollouts[whole.index(False)].id!r} does not; leave them out of all, or out of none"
+        )
+    if not all(whole):
+        return tuple(rollouts)
+    return tuple(replace(rollout, messages=rollout.messages[len(task) :]) for rollout in rollouts)
 
 
 def _check_one_task(rollouts: Sequence[Rollout], name: str) -> None:
@@ -246,8 +307,14 @@ class JudgeInfo:
 
     @property
     def name(self) -> str:
-        """The judge's name in results, for example `openai/gpt-5-mini` or `http://host:8000/v1#model`."""
-        return f"{self.base_url}#{self.model}" if self.base_url else self.model
+        """The judge's name in results, settings included: `openai/gpt-5-mini`, `http://host/v1#model?temperature=0`."""
+        settings = "&".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in asdict(self.sampling).items()
+            if value is not None
+        )
+        name = f"{self.base_url}#{self.model}" if self.base_url else self.model
+        return f"{name}?{settings}" if settings else name
 
 
 ChatMessage: TypeAlias = Mapping[str, Any]
@@ -283,12 +350,19 @@ class JudgeReply:
     text: str
     model: str
     """The model that answered, in the backend's words."""
-    usage: Usage = Usage(calls=1)
+    usage: Usage = Usage(calls=1, cost_usd=None)
     latency_seconds: float = 0.0
     finish_reason: str | None = None
     from_cache: bool = False
     distributions: Mapping[str, Mapping[int, float]] | None = None
     """Label -> score 0..100 -> probability, where the backend can read them."""
+
+
+def usage_of(error: RulerError) -> Usage:
+    """What came with the error; for a failed judge that said nothing, one call at an unknown price, and not 0."""
+    if error.usage is None and isinstance(error, JudgeError):
+        return Usage(calls=1, cost_usd=None)
+    return error.usage or Usage()
 
 
 Judge: TypeAlias = Callable[[JudgeRequest], Awaitable[JudgeReply]]
@@ -326,6 +400,9 @@ class ScoredGroup:
 
     group_id: str
     group_digest: str
+    """`Group.digest`: what was judged."""
+    rollouts_digest: str
+    """`Group.rollouts_digest`: what was judged under which rollout id."""
     status: Literal["scored", "tied"]
     rollouts: tuple[Score, ...]
     """In the caller's order."""
@@ -364,6 +441,7 @@ class FailedGroup:
 
     group_id: str
     group_digest: str
+    rollouts_digest: str
     reason: str
     """The error's `code`: group, packing, budget, judge, unavailable, rejected or reply."""
     message: str

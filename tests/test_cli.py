@@ -189,6 +189,7 @@ def test_an_unusable_reply_is_asked_again_over_the_wire_then_failed_with_the_raw
     assert (result["reason"], result["raw_reply"], result["usage"]["calls"]) == ("reply", "both are fine", 3)
     (entry,) = lines(log)
     assert entry["error"]["code"] == "reply"
+    assert (entry["usage"]["calls"], entry["finish_reason"]) == (3, "stop")
     assert entry["reply"] == "both are fine"
 
 
@@ -215,10 +216,12 @@ def test_broken_lines_are_named_and_do_not_stop_the_others(three: Path, tmp_path
         pytest.param(["score", "GROUPS", "-j", "openai/gpt-4o-mini"], "OPENAI_API_KEY", marks=pytest.mark.slow),
         (["score", "missing.jsonl", "-j", "simulated"], "missing.jsonl: cannot be read: No such file"),
         (["score", "GROUPS", "-j", "simulated", "-o", "/nowhere/x.jsonl"], "--out /nowhere/x.jsonl: cannot be written"),
-        (["score", "GROUPS", "-j", "simulated", "-o", "GROUPS"], "not a scored group"),
+        (["score", "GROUPS", "-j", "simulated", "-o", "GROUPS"], "is the same file as GROUPS"),
         (["score", "GROUPS", "-j", "simulated", "--audit-log", "/nowhere/l"], "--audit-log /nowhere/l: cannot be"),
         (["score", "GROUPS", "-j", "simulated", "--rubric", "none.md"], "rubric none.md: cannot be read"),
         (["score", "GROUPS", "-j", "simulated", "--json", "-o", "-"], "--json"),
+        (["score", "GROUPS", "-j", "simulated", "--json"], "give the scores a place with --out"),
+        (["score", "GROUPS", "-j", "simulated", "--audit-log", "x.gz"], "choose a name without .gz"),
         (["score", "/dev/null", "-j", "simulated"], "holds no group that can be read"),
         (["score", "GROUPS", "-j", "simulated", "--limit", "0"], "--limit"),
         (["pack", "GROUPS", "--index", "7"], "has 3 groups, there is no group 7"),
@@ -367,6 +370,51 @@ def test_evaluate_with_truth_as_quality_is_right_and_with_noise_less_so(tmp_path
     assert table.returncode == 1
     assert b"95 % interval" in table.stdout
     assert b"1 groups without truth" in table.stdout
+
+
+def test_what_the_terminal_cannot_show_stops_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.jsonl", [group("größe-\ud800", ["a", "b"]), group("größe", ["a"])])
+    done = run("score", path, "-j", "simulated", PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    assert b"gr\\xf6\\xdfe-[U+D800]  scored" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_audit_log_that_cannot_be_written_ends_the_run_in_one_line(three: Path, tmp_path: Path) -> None:
+    done = run("score", three, "-j", "simulated", "-o", tmp_path / "s.jsonl", "--audit-log", "/dev/full")
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_file_whose_ids_changed_places_is_scored_anew(tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    run("score", write(tmp_path / "g.jsonl", [group("g", ["a", "bb" * 200])]), "-j", "simulated", "-o", out)
+    done = run("score", write(tmp_path / "h.jsonl", [group("g", ["bb" * 200, "a"])]), "-j", "simulated", "-o", out)
+    assert b"1 scored, 0 tied, 0 failed; 1 calls" in done.stdout
+    first, second = ([rollout["score"] for rollout in line["rollouts"]] for line in lines(out))
+    assert first == second[::-1] != second
+
+
+def test_resume_refuses_a_judge_with_other_settings(three: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    run("score", three, "-j", "simulated", "-o", out)
+    done = run("score", three, "-j", "simulated?seed=1", "-o", out)
+    assert done.returncode == 2
+    assert b"was made with judge 'simulated?quality=length', this run has" in done.stderr
+
+
+def test_ids_cannot_forge_lines_or_steer_the_terminal(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.jsonl", [group("a\x1b[31m\nfailed: fake", ["x"]), group("b\x1b[2J", ["x", "y"])])
+    for arguments in (["-o", tmp_path / "s.jsonl"], []):
+        done = run("score", path, "-j", "simulated", *arguments)
+        assert b"\x1b" not in done.stdout
+        assert not any(line.startswith(b"failed: fake") for line in done.stdout.splitlines())
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout.strip() == b"0.1.0"
 
 
 def test_help_lists_the_commands() -> None:

@@ -35,7 +35,7 @@ def test_a_simulated_judge_takes_all_its_settings() -> None:
 def test_a_server_of_ones_own() -> None:
     judge = load_judge("http://127.0.0.1:9/v1#my/model:7b?temperature=0&max_tokens=4000&timeout=60&context_tokens=8000")
     info = judge_info(judge)
-    assert info.name == "http://127.0.0.1:9/v1#my/model:7b"
+    assert info.name == "http://127.0.0.1:9/v1#my/model:7b?temperature=0&max_tokens=4000"
     assert info.sampling == Sampling(temperature=0.0, max_tokens=4000)
     assert info.context_tokens == 8000
 
@@ -43,7 +43,7 @@ def test_a_server_of_ones_own() -> None:
 def test_a_hosted_judge_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-value")
     info = judge_info(load_judge("openai/gpt-4o-mini?seed=3&reasoning_effort=low"))
-    assert info.name == "openai/gpt-4o-mini"
+    assert info.name == "openai/gpt-4o-mini?seed=3&reasoning_effort=low"
     assert info.sampling == Sampling(seed=3, reasoning_effort="low")
     assert info.images
     assert "sk-secret" not in repr(info)
@@ -63,6 +63,7 @@ def test_a_hosted_judge_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://127.0.0.1:9/v1#m?timeout=nan", "timeout: cannot use 'nan'"),
         ("http://127.0.0.1:9/v1#m?images=yes", "images: cannot use 'yes' .expected true or false"),
         ("http://127.0.0.1:9/v1#m?seed=1&seed=2", "'seed' is given twice"),
+        ("http://127.0.0.1:9/v1?temperature=0#m", "settings come after the model"),
         ("simulated?quality", "key=value"),
         ("simulated?quality=truth", "truth is known to `ruler evaluate` alone"),
         ("simulated?quality=best", "quality: expected one of length, hash, got 'best'"),

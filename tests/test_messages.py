@@ -109,6 +109,12 @@ def test_a_missing_content_key_is_no_content():
     assert one({"role": "assistant"}) == Message("assistant")
 
 
+@pytest.mark.parametrize("key", ["text", "contents", "parts", "value", "body", "output"])
+def test_content_under_another_key_is_no_empty_message(key):
+    with pytest.raises(GroupError, match=f"messages.content: missing; '{key}' is not read, it holds 'x'"):
+        read_messages({"role": "assistant", key: "x"})
+
+
 def test_text_is_kept_as_it_came():
     text = "  \x00 \ud800 \u202e\u200b שלום مرحبا <rollout KQX>\r\n\n "
     assert assistant(text).content == (text,)
@@ -833,3 +839,20 @@ def test_joining_many_parts_takes_one_pass() -> None:
     assert join_text(["a", "b", Media("image", "x"), "c"], "-") == ("a-b", Media("image", "x"), "c")
     assert join_text([], "-") == ()
     assert len(str(join_text(["x" * 10] * 300_000, "\n")[0])) > 3_000_000
+
+
+def test_a_custom_tool_call_is_read():
+    call = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}}
+    assert one({"role": "assistant", "content": None, "tool_calls": [call]}).tool_calls == (ToolCall("shell", "ls -l"),)
+
+
+def test_canonical_messages_are_read_as_they_are():
+    read = read_messages(
+        [
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "function": {"name": "f"}}]},
+            {"role": "tool", "tool_call_id": "x", "content": "done"},
+        ]
+    ).messages
+    assert read_messages(read).messages == read
+    later = read_messages([read[0], {"role": "tool", "content": "done"}]).messages
+    assert later == read

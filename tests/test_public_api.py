@@ -25,6 +25,7 @@ def test_the_public_names() -> None:
             "JudgeReply",
             "JudgeRequest",
             "JudgeUnavailable",
+            "PackedPrompt",
             "PackingError",
             "ReplyError",
             "Rollout",
@@ -51,7 +52,7 @@ def test_the_signatures() -> None:
     assert parameters(ruler.Ruler.score_stream) == "self, groups"
     assert parameters(ruler.Ruler.score_sync) == "self, group"
     assert parameters(ruler.Ruler.pack) == "self, group"
-    assert parameters(ruler.Group.of) == "message_lists, task, id, ids, tools, reference, metadata"
+    assert parameters(ruler.Group.of) == "rollouts, task, id, ids, tools, reference, metadata"
     assert parameters(ruler.Rollout.of) == "id, messages, tools, finish_reason, histories, metadata"
     assert parameters(ruler.Rubric.load) == "path"
 

@@ -17,7 +17,7 @@ from ruler.types import Group
 
 ROOT = Path(__file__).parent.parent
 MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "prompt_version": "1"}
-TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+TEXT = st.text(st.characters(exclude_categories=()), max_size=8).filter(lambda text: text != "truth")
 
 RECORD = {
     "group_id": "g/1",
@@ -177,7 +177,7 @@ FINE = {"messages": "a"}
         ),
         (rollouts({**FINE, "tools": "f"}), "rollout 'r1': tools: expected a list of tool definitions, got 'f'"),
         (rollouts(FINE, tools=[{}]), "tools[0].name: expected text, got None"),
-        (rollouts(FINE, task="2+2?"), "task: expected an object, got '2+2?'"),
+        (rollouts(FINE, task=4), "task: expected an object, got 4"),
         (rollouts(FINE, task={"messages": 5}), "task.messages: expected chat messages or text, got 5"),
         (
             rollouts({"id": [], **FINE}, {}),
@@ -235,8 +235,19 @@ def test_one_id_for_two_contents(tmp_path):
     one, other = rollouts(FINE, group_id="g"), rollouts({"messages": "b"}, group_id="g")
     path = written(tmp_path, one, other, one)
     first, bad, again = read_labelled(path)
-    assert str(bad) == f"{path}:2: group_id: 'g' stood on an earlier line with other rollouts"
-    assert again.group == first.group
+    assert isinstance(first, LabelledGroup)
+    assert str(bad) == f"{path}:2: group_id: 'g' stands on line 1 with other rollouts"
+    assert str(again) == f"{path}:3: group 'g': repeats line 1, which is judged once"
+
+
+def test_ids_that_changed_places_are_other_rollouts(tmp_path):
+    path = written(tmp_path, {"group_id": "g", "rollouts": [{"messages": "a"}, {"messages": "b"}]})
+    swapped = written(
+        tmp_path, {"group_id": "g", "rollouts": [{"messages": "b"}, {"messages": "a"}]}, name="swapped.jsonl"
+    )
+    [one], [other] = read_labelled(path), read_labelled(swapped)
+    assert one.group.digest == other.group.digest
+    assert one.group.rollouts_digest != other.group.rollouts_digest
 
 
 def test_a_file_that_is_cut(tmp_path):

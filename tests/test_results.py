@@ -22,6 +22,7 @@ def scored(id: str = "g", content: str = "a", **more: object) -> ScoredGroup:
     values: dict[str, object] = {
         "group_id": id,
         "group_digest": Group.of([content, "b"]).digest,
+        "rollouts_digest": Group.of([content, "b"]).rollouts_digest,
         "status": "scored",
         "rollouts": (Score("b", 0.25, note="poor", flags=("fence",)), Score("a", 0.0, stderr=0.0)),
         "usage": Usage(1, 10, 0, 5, None),
@@ -37,8 +38,8 @@ def tied(id: str = "t", content: str = "a") -> ScoredGroup:
 
 
 def failed(id: str = "f", content: str = "a", **more: object) -> FailedGroup:
-    digest = Group.of([content, "b"]).digest
-    return FailedGroup(id, digest, "reply", "not JSON", ("b", "a"), **MADE_BY, **more)  # type: ignore[arg-type]
+    judged = Group.of([content, "b"])
+    return FailedGroup(id, judged.digest, judged.rollouts_digest, "reply", "not JSON", ("b", "a"), **MADE_BY, **more)  # type: ignore[arg-type]
 
 
 def group(id: str, content: str = "a") -> Group:
@@ -49,6 +50,7 @@ def test_a_scored_record():
     assert result_record(scored()) == {
         "group_id": "g",
         "group_digest": scored().group_digest,
+        "rollouts_digest": scored().rollouts_digest,
         "status": "scored",
         "rollouts": [
             {"id": "b", "score": 0.25, "note": "poor", "flags": ["fence"]},

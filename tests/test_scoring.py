@@ -20,6 +20,7 @@ from ruler import (
     JudgeReply,
     JudgeRequest,
     JudgeUnavailable,
+    PackingError,
     ReplyError,
     Rollout,
     Rubric,
@@ -115,7 +116,7 @@ async def test_the_request_carries_the_judges_sampling_and_one_schema() -> None:
     await ruler.score(Group.of(["a", "c"]))
     first, second = judge.requests
     assert first.sampling == Sampling(temperature=0.0)
-    assert first.schema is second.schema
+    assert first.schema == second.schema
     assert "notes" in first.schema["properties"]
 
 
@@ -318,7 +319,7 @@ async def test_on_call_hears_of_every_question_with_reply_or_error() -> None:
 
 
 async def test_images_are_real_parts_only_for_a_judge_that_takes_them() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     answers = [[{"role": "assistant", "content": [{"type": "text", "text": t}, image]}] for t in "ab"]
 
     def reply(request: JudgeRequest) -> str:
@@ -347,3 +348,73 @@ def test_a_spec_is_enough_and_a_bad_concurrency_is_refused() -> None:
     assert Ruler("simulated").judge_name == "simulated?quality=length"
     with pytest.raises(ConfigError, match="concurrency: expected at least 1, got 0"):
         Ruler("simulated", concurrency=0)
+
+
+async def test_a_judge_that_cancels_itself_fails_its_group_and_not_the_run() -> None:
+    async def judge(request: JudgeRequest) -> JudgeReply:
+        if "a0" in read_prompt(request).values():
+            raise asyncio.CancelledError
+        return JudgeReply(scores_reply(dict.fromkeys(request.ids, 1)), model="m")
+
+    results = await Ruler(judge).score_many([Group.of([f"a{n}", "b"]) for n in range(3)])
+    assert [result.status for result in results] == ["failed", "scored", "scored"]
+    assert isinstance(results[0], FailedGroup)
+    assert results[0].reason == "judge"
+
+
+async def test_a_prompt_that_cannot_fit_the_window_is_a_packing_error_and_is_not_asked() -> None:
+    judge = ScriptedJudge(lambda request: scores_reply(dict.fromkeys(request.ids, 1)))
+    group = Group.of(["word " * 3000, "other " * 3000], id="big")
+    judge.info = JudgeInfo("scripted", "s", context_tokens=7000, sampling=Sampling(max_tokens=500))
+    assert (await Ruler(judge).score(group)).status == "scored"
+    judge.info = JudgeInfo("scripted", "s", context_tokens=6500, sampling=Sampling(max_tokens=500))
+    with pytest.raises(PackingError, match=r"'big': the prompt has 6,2\d\d tokens .cl100k., .* room for 6,000"):
+        await Ruler(judge).score(group)
+    (failed,) = await Ruler(judge).score_many([group])
+    assert isinstance(failed, FailedGroup)
+    assert (failed.reason, failed.usage) == ("packing", Usage())
+    assert len(judge.requests) == 1
+
+
+@pytest.mark.parametrize("judge", [None, 42])
+def test_what_is_no_judge_is_refused_at_once(judge: object) -> None:
+    with pytest.raises(ConfigError, match="judge: expected an async callable or a SPEC, got"):
+        Ruler(judge)  # type: ignore[arg-type]
+
+
+def test_a_rubric_is_a_rubric_or_text_and_no_file_name() -> None:
+    with pytest.raises(ConfigError, match="'support.toml' looks like a file; Rubric.load reads one"):
+        Ruler("simulated", rubric="support.toml")
+    with pytest.raises(ConfigError, match="rubric: expected a Rubric or text, got None"):
+        Ruler("simulated", rubric=None)  # type: ignore[arg-type]
+
+
+async def test_what_is_no_group_is_refused_before_anything_is_asked() -> None:
+    judge = by_text({"a": 1, "b": 2})
+    with pytest.raises(GroupError, match=r"groups\[1\]: expected a Group, got \['a', 'b'\]"):
+        await Ruler(judge).score_many([Group.of(["a", "b"]), ["a", "b"]])  # type: ignore[list-item]
+    with pytest.raises(GroupError, match="expected a Group, got list"):
+        await Ruler(judge).score(["a"])  # type: ignore[arg-type]
+    assert judge.requests == []
+
+
+async def test_a_failed_group_holds_one_line_of_bounded_length() -> None:
+    (result,) = await Ruler(ScriptedJudge([JudgeRejected("no\n" * 10_000)])).score_many([Group.of(["a", "b"])])
+    assert isinstance(result, FailedGroup)
+    assert "\n" not in result.message
+    assert len(result.message) == 2_000
+    assert result.usage == Usage(calls=1, cost_usd=None)
+
+
+async def test_images_are_part_of_the_prompt_version() -> None:
+    judge = ScriptedJudge([], info=JudgeInfo("scripted", "eye", images=True))
+    assert Ruler(judge, notes=False).prompt_version == "1-notes+images"
+
+
+async def test_score_sync_on_its_own_loop_is_an_error_and_no_deadlock() -> None:
+    async def judge(request: JudgeRequest) -> JudgeReply:
+        Ruler("simulated").score_sync(Group.of(["a", "b"]))
+        raise AssertionError
+
+    with pytest.raises(JudgeError, match="RuntimeError: synchronous scoring was called from the event loop"):
+        Ruler(judge).score_sync(Group.of(["a", "b"]))

@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ruler import errors
-from ruler.errors import BudgetExceeded, GroupError, JudgeError, JudgeUnavailable, ReplyError, RulerError
-from ruler.types import FENCE, Group, JudgeInfo, JudgeReply, JudgeRequest, Rollout, Usage, judge_info
+from ruler.errors import BudgetExceeded, GroupError, JudgeUnavailable, ReplyError, RulerError
+from ruler.types import (
+    FENCE,
+    Group,
+    JudgeInfo,
+    JudgeReply,
+    JudgeRequest,
+    Rollout,
+    Sampling,
+    Usage,
+    judge_info,
+    usage_of,
+)
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
 
@@ -55,10 +66,10 @@ def test_ids_that_are_given():
         (lambda: Group.of([[user("q"), {"role": "x"}]]), "rollout 'r1': messages[1].role: expected one of"),
         (lambda: Group.of(["a"], id="g", task=5), "group 'g': task: expected chat messages or text, got 5"),
         (lambda: Group.of(["a"], tools=[{}]), "tools[0].name: expected text"),
-        (lambda: Group.of("abc"), "message_lists: expected a list of message lists, got 'abc'"),
-        (lambda: Group.of(b"abc"), "message_lists: expected a list of message lists, got b'abc'"),
-        (lambda: Group.of({"a": "b"}, id="g"), "group 'g': message_lists: expected a list of message lists, got {"),
-        (lambda: Group.of(None), "message_lists: expected a list of message lists, got None"),
+        (lambda: Group.of("abc"), "rollouts: expected a list of message lists, got 'abc'"),
+        (lambda: Group.of(b"abc"), "rollouts: expected a list of message lists, got b'abc'"),
+        (lambda: Group.of({"a": "b"}, id="g"), "group 'g': rollouts: expected a list of message lists, got {"),
+        (lambda: Group.of(None), "rollouts: expected a list of message lists, got None"),
         (lambda: Rollout.of("r", "x", tools="f"), "rollout 'r': tools: expected a list of tool definitions"),
         (lambda: Rollout.of("r", "x", histories={"sub": [1]}), "rollout 'r': histories['sub'][0]: expected an object"),
     ],
@@ -305,7 +316,7 @@ def test_every_error_is_in_the_one_tree_and_has_a_code_of_its_own():
 @pytest.mark.parametrize("cls", CLASSES)
 def test_errors_survive_pickling_with_their_attributes(cls):
     more = {}
-    if issubclass(cls, JudgeError):
+    if issubclass(cls, RulerError):
         more["usage"] = Usage(2, 30, cost_usd=None)
     if issubclass(cls, JudgeUnavailable):
         more["retry_after_seconds"] = 1.5
@@ -333,6 +344,58 @@ def test_a_task_given_beside_whole_conversations_is_said_once():
     other = {"role": "assistant", "content": "b"}
     whole = Group.of([[user, answer], [user, other]], task=[user])
     assert whole == Group.of([[answer], [other]], task=[user])
-    # One that does not repeat it may mean it: then nothing is taken away.
-    kept = Group.of([[user, answer], [other]], task=[user])
-    assert [len(rollout.messages) for rollout in kept.rollouts] == [2, 1]
+    with pytest.raises(GroupError, match="'r1' begins with the task messages and 'r2' does not"):
+        Group.of([[user, answer], [other]], task=[user])
+
+
+def test_rollouts_with_tools_and_histories_can_be_given_a_task():
+    rollout = Rollout.of("a", "x", finish_reason="length", histories={"s": "y"})
+    group = Group.of([rollout, "z"], task="q", tools=[{"name": "t"}], reference={"answer": 4})
+    assert group.rollouts[0] is rollout
+    assert (group.rollouts[1].id, group.task[0].content, group.reference) == ("r2", ("q",), "answer: 4")
+    assert [r.id for r in Group.of([rollout, "z"], ids=["p", "q"]).rollouts] == ["p", "q"]
+    again = Group.of([rollout.messages, group.rollouts[1]], task=group.task)
+    assert again.rollouts[0].messages == rollout.messages
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rollouts": [["a"], ["b"]]}, "rollouts: expected a tuple of Rollout, got"),
+        ({"task": "q"}, "task: expected a tuple of Message, got 'q'"),
+        ({"tools": [{"name": "t"}]}, "tools: expected a tuple of Tool"),
+        ({"id": 17}, "id: expected text, got 17"),
+        ({"reference": {"a": 1}}, "reference: expected text"),
+        ({"metadata": [1]}, "metadata: expected a mapping"),
+    ],
+)
+def test_a_group_of_the_wrong_types_is_refused_at_once(values, message):
+    with pytest.raises(GroupError, match=message):
+        Group(**({"rollouts": (Rollout.of("a", "x"), Rollout.of("b", "y"))} | values))
+
+
+@pytest.mark.parametrize("field_name", ["histories", "metadata"])
+def test_a_rollout_of_the_wrong_types_is_refused_at_once(field_name):
+    with pytest.raises(GroupError, match=f"rollout 'a': {field_name}: expected a mapping, got"):
+        Rollout.of("a", "x", **{field_name: ["x"]})
+
+
+def test_the_rollouts_digest_binds_content_to_ids_and_not_to_places():
+    one = Group.of(["x", "y"], ids=["a", "b"])
+    assert Group.of(["y", "x"], ids=["b", "a"]).rollouts_digest == one.rollouts_digest
+    swapped = Group.of(["y", "x"], ids=["a", "b"])
+    assert swapped.digest == one.digest
+    assert swapped.rollouts_digest != one.rollouts_digest
+
+
+def test_what_nobody_priced_is_never_free():
+    assert JudgeReply("x", model="m").usage == Usage(calls=1, cost_usd=None)
+    assert usage_of(JudgeUnavailable("down")) == Usage(calls=1, cost_usd=None)
+    assert usage_of(JudgeUnavailable("down", usage=Usage(3))) == Usage(3)
+    assert usage_of(BudgetExceeded("cap")) == Usage()
+
+
+def test_a_judges_name_holds_its_settings():
+    sampling = Sampling(temperature=0.0, max_tokens=4000, reasoning_effort="low")
+    assert JudgeInfo("b", "m", sampling=sampling).name == "m?temperature=0&max_tokens=4000&reasoning_effort=low"
+    assert JudgeInfo("b", "m", base_url="http://h/v1").name == "http://h/v1#m"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import io
 import sys
+from typing import Annotated
 
 import typer
 
@@ -10,14 +13,32 @@ from ruler.cli import exits
 from ruler.cli.evaluate import evaluate
 from ruler.cli.pack import pack
 from ruler.cli.score import score
+from ruler.cli.tables import say
 from ruler.errors import RulerError
 
 app = typer.Typer(
-    help="Relative judge: all rollouts of a task in one prompt, comparable scores out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("ruler-judge"))
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+]
+
+
+@app.callback()
+def options(version: VersionOption = False) -> None:
+    """Relative judge: all rollouts of a task in one prompt, comparable scores out."""
+
+
 app.command()(score)
 app.command()(pack)
 app.command()(evaluate)
@@ -25,13 +46,16 @@ app.command()(evaluate)
 
 def main() -> None:
     """Runs the command line. Input and configuration errors are one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name or note that the terminal's encoding cannot hold is shown as an escape, and stops nothing.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except RulerError as error:
-        # Written as it is: rich would take brackets in quoted user text for markup.
-        sys.stderr.write(f"error: {error}\n".encode("utf-8", "backslashreplace").decode())
-        sys.exit(exits.INPUT)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; point stdout elsewhere so that exit does not fail again.
         sys.stdout = None
-        sys.exit(1)
+        sys.exit(exits.FAILED)
+    except (RulerError, OSError) as error:
+        say(f"error: {error}", err=True)
+        sys.exit(exits.INPUT)

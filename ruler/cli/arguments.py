@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ruler.cli.tables import say
 from ruler.errors import ConfigError
 from ruler.records import BadLine, LabelledGroup, count_lines, read_labelled
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
@@ -48,7 +50,7 @@ class GroupSource:
                 if self.strict:
                     raise ConfigError(str(found))
                 self.bad_lines += 1
-                typer.echo(f"bad line: {found}", err=True)
+                say(f"bad line: {found}", err=True)
                 continue
             self.groups += 1
             yield found
@@ -56,8 +58,8 @@ class GroupSource:
                 return
 
     def expected(self) -> int | None:
-        """How many groups a progress bar may expect; None for standard input, which can be read only once."""
-        if self.path == "-":
+        """How many groups a progress bar may expect; None for standard input and pipes, which can be read only once."""
+        if not os.path.isfile(self.path):
             return self.limit
         num_lines = count_lines(self.path)
         return num_lines if self.limit is None else min(num_lines, self.limit)

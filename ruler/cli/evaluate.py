@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -27,12 +26,12 @@ from ruler.cli.arguments import (
     StrictOption,
     load_rubric,
 )
-from ruler.cli.tables import agreement_table, show
+from ruler.cli.tables import agreement_table, say, show
 from ruler.config import load_judge
 from ruler.errors import ConfigError
-from ruler.progress import ScoringProgress, cost_text
+from ruler.progress import cost_text
 from ruler.records import LabelledGroup
-from ruler.results import usage_record
+from ruler.results import failure_records, usage_record
 from ruler.scoring import Ruler
 from ruler.types import FailedGroup, Group, ScoredGroup, Usage
 
@@ -76,8 +75,9 @@ def evaluate(
     )
     truth.ruler = ruler
     try:
-        results = asyncio.run(_score(ruler, [item.group for item in labelled]))
+        results = asyncio.run(ruler.score_many([item.group for item in labelled], progress=True))
     except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was kept; `ruler score --out FILE` keeps what it has", err=True)
         raise typer.Exit(exits.INTERRUPTED) from None
     failures = [result for result in results if isinstance(result, FailedGroup)]
     rows = _compare(ruler, labelled, results, min_gap)
@@ -87,10 +87,10 @@ def evaluate(
         report: dict[str, Any] = {
             "judge": ruler.judge_name,
             "rubric": ruler.rubric.id,
-            "prompt_version": ruler.options.version,
+            "prompt_version": ruler.prompt_version,
             "min_gap": min_gap,
             "rows": {name: asdict(row) for name, row in rows.items()},
-            "failed": len(failures),
+            "failures": failure_records(results),
             "without_truth": skipped,
             "bad_lines": source.bad_lines,
             "usage": usage_record(usage),
@@ -99,21 +99,11 @@ def evaluate(
     else:
         show(agreement_table(rows["judge"], rows["shorter_wins"], rows["first_wins"]))
         for failure in failures:
-            typer.echo(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
+            say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
         typer.echo(_explain(ruler, rows["judge"], usage, skipped))
     if any(failure.reason == "budget" for failure in failures):
         raise typer.Exit(exits.BUDGET)
     raise typer.Exit(exits.FAILED if failures or source.bad_lines else 0)
-
-
-async def _score(ruler: Ruler, groups: Sequence[Group]) -> list[ScoredGroup | FailedGroup]:
-    results: dict[int, ScoredGroup | FailedGroup] = {}
-    with ScoringProgress(total=len(groups)) as bar:
-        async with aclosing(ruler.score_stream(groups)) as stream:
-            async for index, result in stream:
-                results[index] = result
-                bar.add(result)
-    return [results[index] for index in range(len(groups))]
 
 
 def _compare(
@@ -127,7 +117,7 @@ def _compare(
     failed: Counter[str] = Counter()
     for item, result in zip(labelled, results, strict=True):
         group = item.group
-        origin = str(group.metadata.get("source") or "all groups")
+        origin = str(group.metadata.get("source") or "(no source)")
         if isinstance(result, FailedGroup):
             failed[origin] += 1
             continue
@@ -164,9 +154,10 @@ def _lengths(ruler: Ruler, group: Group) -> list[int]:
 
 def _explain(ruler: Ruler, judge: Agreement, usage: Usage, skipped: int) -> str:
     lines = [
-        f"judge {ruler.judge_name}; {usage.calls} calls, {usage.input_tokens:,} input and {usage.output_tokens:,} "
-        f"output tokens, {cost_text(usage)}",
+        f"judge {ruler.judge_name}; {judge.overall.failed} groups failed; {usage.calls} calls, "
+        f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens, {cost_text(usage)}",
         "accuracy: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
+        "shorter, first: the accuracy of two trivial rules: the shorter wins, the first in the file wins",
     ]
     if any(0 < row.clusters < FEW_CLUSTERS for row in judge.sources):
         lines.append(f"intervals from fewer than {FEW_CLUSTERS} tasks are too narrow, and are missing below 2")

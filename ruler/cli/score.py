@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, aclosing, closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, aclosing, closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -28,13 +30,13 @@ from ruler.cli.arguments import (
     StrictOption,
     load_rubric,
 )
-from ruler.cli.tables import group_table, show
+from ruler.cli.tables import group_table, say, show
 from ruler.config import load_judge
 from ruler.errors import ConfigError, ReplyError
 from ruler.progress import ScoringProgress, cost_text
-from ruler.results import ResultFile, json_line, usage_record
+from ruler.results import ResultFile, failure_records, json_line, usage_record
 from ruler.scoring import JudgeCall, Ruler
-from ruler.types import FailedGroup, Group, ScoredGroup, Usage
+from ruler.types import FailedGroup, Group, ScoredGroup, Usage, usage_of
 
 
 def score(
@@ -51,7 +53,7 @@ def score(
     reference: ReferenceOption = False,
     absolute: AbsoluteOption = False,
     audit_log: Annotated[
-        Path | None, typer.Option("--audit-log", help="Append every question and raw reply here, as JSONL.")
+        Path | None, typer.Option("--audit-log", help="Append every question with its last raw reply here, as JSONL.")
     ] = None,
     strict: StrictOption = False,
     json_summary: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -63,6 +65,10 @@ def score(
     """
     if json_summary and out == "-":
         raise ConfigError("--json: the summary and --out - would both go to standard output")
+    if json_summary and out is None:
+        raise ConfigError("--json: prints the summary only; give the scores a place with --out")
+    out = "-" if out in _STDOUT else out
+    _refuse_one_file_twice({"GROUPS": groups, "--out": out, "--audit-log": audit_log, "--rubric": rubric})
     with ExitStack() as stack:
         log = stack.enter_context(_open_log(audit_log)) if audit_log else None
         ruler = Ruler(
@@ -73,7 +79,7 @@ def score(
             reference=reference,
             absolute=absolute,
             concurrency=concurrency,
-            on_call=(lambda call: _log_call(log, call)) if log else None,
+            on_call=partial(_log_call, log, audit_log) if log and audit_log else None,
         )
         run = _Run(ruler, GroupSource(groups, strict, limit), out, tables=out is None and not json_summary)
         if run.file:
@@ -86,6 +92,21 @@ def score(
         raise typer.Exit(run.exit_status())
 
 
+_STDOUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+def _refuse_one_file_twice(paths: Mapping[str, str | Path | None]) -> None:
+    """Raises ConfigError when two of these name one file: writing one would destroy the other."""
+    seen: dict[str, str] = {}
+    for option, path in paths.items():
+        if path is None or str(path) == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+            continue
+        name = os.path.realpath(path)
+        if name in seen:
+            raise ConfigError(f"{option} {path}: is the same file as {seen[name]}")
+        seen[name] = option
+
+
 class _Run:
     """One run over one file: what is still to do, what came of it, and how to say so."""
 
@@ -94,7 +115,7 @@ class _Run:
             "judge": ruler.judge_name,
             "rubric": ruler.rubric.id,
             "orders": ruler.orders,
-            "prompt_version": ruler.options.version,
+            "prompt_version": ruler.prompt_version,
         }
         self.file = ResultFile(out, made_by=made_by) if out else None
         self.interrupted = False
@@ -116,7 +137,7 @@ class _Run:
                     stack.enter_context(bar)
                 async for _, result in stream:
                     self._take(result)
-                    bar.add(result)
+                    bar.add(result, skipped=self._kept + self._source.bad_lines)
         self._source.require_groups()
 
     def _to_do(self) -> Iterator[Group]:
@@ -149,8 +170,8 @@ class _Run:
             typer.echo(json.dumps(self._summary(), ensure_ascii=False))
             return
         err = self._out == "-"
-        for result in self._failed:
-            typer.echo(f"failed: {result.group_id}: {result.reason}: {result.message}", err=err)
+        for result in [] if self._tables else self._failed:
+            say(f"failed: {result.group_id}: {result.reason}: {result.message}", err=err)
         if self.interrupted:
             again = "; the same command continues" if self.file and not err else ""
             typer.echo(f"interrupted{again}", err=err)
@@ -174,38 +195,45 @@ class _Run:
             "usage": usage_record(self._usage),
             "judge": self._ruler.judge_name,
             "rubric": self._ruler.rubric.id,
-            "prompt_version": self._ruler.options.version,
-            "failures": [{"group_id": r.group_id, "reason": r.reason, "message": r.message} for r in self._failed],
+            "prompt_version": self._ruler.prompt_version,
+            "failures": failure_records(self._failed),
         }
 
 
 def _open_log(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        raise ConfigError(f"--audit-log {path}: is written plain; choose a name without .gz")
     try:
         return open(path, "ab")
     except OSError as error:
-        raise ConfigError(f"--audit-log {path}: cannot be written: {error.strerror or error}") from error
+        raise _unwritable_log(path, error) from error
 
 
-def _log_call(log: IO[bytes], call: JudgeCall) -> None:
+def _unwritable_log(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--audit-log {path}: cannot be written: {error.strerror or error}")
+
+
+def _log_call(log: IO[bytes], path: Path, call: JudgeCall) -> None:
     reply, error = call.reply, call.error
-    raw = reply.text if reply else error.raw if isinstance(error, ReplyError) else None
+    last = error if isinstance(error, ReplyError) else None
+    usage = reply.usage if reply else usage_of(error) if error else Usage()
     record: dict[str, Any] = {
         "group_id": call.group_id,
         "prompt_sha256": call.request.prompt_hash(),
         "order": list(call.shown),
         "rollouts": call.shown,
         "sampling": asdict(call.request.sampling),
-        "reply": raw,
+        "reply": reply.text if reply else last.raw if last else None,
         "error": {"code": error.code, "message": str(error)} if error else None,
+        "model": reply.model if reply else None,
+        "usage": usage_record(usage),
+        "latency_seconds": reply.latency_seconds if reply else None,
+        "finish_reason": reply.finish_reason if reply else last.finish_reason if last else None,
+        "from_cache": reply.from_cache if reply else False,
     }
-    if reply:
-        record |= {
-            "model": reply.model,
-            "usage": usage_record(reply.usage),
-            "latency_seconds": reply.latency_seconds,
-            "finish_reason": reply.finish_reason,
-            "from_cache": reply.from_cache,
-        }
-    with suppress(ValueError):  # closed by an interrupt while a last call settles
+    try:
         log.write(json_line(record))
         log.flush()
+    except OSError as raised:
+        # No RulerError: that would be taken for a failure of this group, and the run would go on without a log.
+        raise OSError(str(_unwritable_log(path, raised))) from raised

@@ -1,15 +1,17 @@
-"""Results as tables for people. Text from rollouts and judges is shown as it is, never read as markup."""
+"""What people see: results as tables and lines. Text from rollouts and judges is never read as markup."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ruler.agreement import Agreement, SourceAgreement
+from ruler.packing.neutralise import neutralise
 from ruler.types import FailedGroup, ScoredGroup
 
 _BAR_WIDTH = 20
@@ -23,25 +25,33 @@ def show(renderable: RenderableType) -> None:
     console.print(renderable)
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Prints one line that holds text of others: what could forge a second line, or steer a terminal, is shown."""
+    typer.echo(_visible(line), err=err)
+
+
+def _visible(text: str) -> str:
+    return " ".join(neutralise(text)[0].split("\n"))
+
+
 def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
     """One group: its rollouts with scores and notes, or why there are none."""
-    head = Text(f"{result.group_id}  ", style="bold")
+    head = Text(f"{_visible(result.group_id)}  ", style="bold")
     head.append(result.status, style={"scored": "green", "tied": "yellow"}.get(result.status, "red"))
     head.append(f"  judge {result.judge}", style="dim")
     if isinstance(result, FailedGroup):
-        return Group(head, Text(f"  {result.reason}: {result.message}\n"))
+        return Group(head, Text(f"  {result.reason}: {_visible(result.message)}\n"))
     if result.status == "tied":
         return Group(head, Text("  all rollouts read the same: nothing was asked, there is no score\n"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("rollout", "score", "", "note"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for rollout in result.rollouts:
-        score = rollout.score or 0.0
-        note = Text(rollout.note or "")
+        note = Text(_visible(rollout.note or ""))
         if rollout.flags:
             note.append(f" [{', '.join(rollout.flags)}]", style="yellow")
-        bar = Text("█" * round(score * _BAR_WIDTH), style="cyan")
-        table.add_row(Text(rollout.id), f"{score:.2f}", bar, note)
+        bar = Text("█" * round((rollout.score or 0) * _BAR_WIDTH), style="cyan")
+        table.add_row(Text(_visible(rollout.id)), _number(rollout.score, digits=2), bar, note)
     usage = result.usage
     tokens = Text(f"{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n", style="dim")
     return Group(head, table, tokens)
@@ -63,12 +73,12 @@ def token_table(tokens: Mapping[str, int], rollouts: Mapping[str, Sequence[str]]
 
 def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> RenderableType:
     """Judge against truth, a row a source, beside the two trivial rules."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("source", overflow="fold")
-    for name in ("groups", "mixed", "pairs", "accuracy", "95 % interval", "tau-b", "ties", "failed"):
+    for name in ("groups", "mixed", "pairs", "accuracy", "95 % interval", "tau-b", "ties"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("shorter wins", justify="right", style="dim")
-    table.add_column("first wins", justify="right", style="dim")
+    table.add_column("shorter", justify="right", style="dim", no_wrap=True)
+    table.add_column("first", justify="right", style="dim", no_wrap=True)
     rows = zip(
         (*judge.sources, judge.overall),
         (*shorter.sources, shorter.overall),
@@ -79,7 +89,7 @@ def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> R
         if row is judge.overall:
             table.add_section()
         table.add_row(
-            Text(row.source),
+            Text(_visible(row.source)),
             str(row.groups),
             str(row.mixed_groups),
             str(row.pairs),
@@ -87,15 +97,14 @@ def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> R
             _interval(row),
             _number(row.tau_b),
             _number(row.tie_rate),
-            str(row.failed),
             _number(short.accuracy),
             _number(one.accuracy),
         )
     return table
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, *, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _interval(row: SourceAgreement) -> str:

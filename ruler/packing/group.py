@@ -114,7 +114,7 @@ def pack(
     common, differences = tools.split(
         [group.tools if rollout.tools is None else rollout.tools for rollout in group.rollouts]
     )
-    context = _context(group, task, start, common, options)
+    context, shared_flags = _context(group, task, start, common, options)
     opening = (*task, *start)
     skip = len(opening) - len(group.task)
     flags: dict[str, tuple[str, ...]] = {}
@@ -122,14 +122,14 @@ def pack(
     ids: dict[str, list[str]] = {}
     for rollout, (own, missing) in zip(group.rollouts, differences, strict=True):
         head = [f"[own tools]\n{tools.describe(own)}"] if own else []
-        head += [f"[missing tools] {neutralise(', '.join(missing))[0]}"] if missing else []
+        head += [f"[missing tools] {_list(missing)}"] if missing else []
         # An answer without a header would run into the lines about tools.
         transcript = _rollout(rollout, opening, skip, options, bare="" if head else "assistant")
         parts = (*head, *transcript.parts)
         key = _digest(parts)
         shown.setdefault(key, parts)
         ids.setdefault(key, []).append(rollout.id)
-        flags[rollout.id] = tuple(sorted(transcript.flags))
+        flags[rollout.id] = tuple(sorted(transcript.flags | shared_flags))
     keys = sorted(shown)
     seed = hashlib.sha256("|".join([_digest(context), *keys]).encode("ascii")).hexdigest()
     system = layout.system_text(rubric, options)
@@ -168,8 +168,8 @@ def _context(
     start: Sequence[Message],
     common: Sequence[Tool],
     options: PromptOptions,
-) -> tuple[Part, ...]:
-    """The sections before the rollouts: task, tools, shared opening, reference."""
+) -> tuple[tuple[Part, ...], set[str]]:
+    """The sections before the rollouts (task, tools, shared opening, reference); the flags of what all did alike."""
     asked = Transcript(reasoning=options.reasoning)
     asked.add(task, bare="user")
     begun = Transcript(reasoning=options.reasoning, previous=task)
@@ -181,7 +181,7 @@ def _context(
         ("shared_start", begun.parts),
         ("reference_answer", (reference,) if reference else ()),
     )
-    return tuple(part for tag, parts in sections for part in layout.section(tag, parts))
+    return tuple(part for tag, parts in sections for part in layout.section(tag, parts)), begun.flags
 
 
 def _rollout(
@@ -204,8 +204,19 @@ def _rollout(
     return transcript
 
 
+def _list(names: Sequence[str]) -> str:
+    # Where every rollout has tools of its own, naming all others in each would grow with the square.
+    more = f" and {len(names) - _MAX_MISSING} more" if len(names) > _MAX_MISSING else ""
+    return neutralise(", ".join(names[:_MAX_MISSING]))[0] + more
+
+
+_MAX_MISSING = 20
+
+
 def _digest(parts: Sequence[Part]) -> str:
-    return hashlib.sha256(_text(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    # NUL stands in no shown text: parts that join to the same characters stay apart.
+    shown = "\0".join(part for part in parts if isinstance(part, str))
+    return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text(parts: Sequence[Part]) -> str:

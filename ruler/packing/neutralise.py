@@ -46,10 +46,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _WITHOUT_MARKS = str.maketrans("", "", _MARKS)
 
 _LINE_END = re.compile("\r\n?")
-_FENCE_LIKE = re.compile(r"<(?=\\*\s*+(?:/\s*+)?rollout\b)", re.IGNORECASE)
+_FENCE_LIKE = re.compile(r"<(?=\\*\s*+(?:/\s*+)?(?:rollout\b|(?:reference_answer|shared_start)\s*+>))", re.IGNORECASE)
 # No bracket of a Markdown link, except in the forms that hold a name: a name can hold anything.
 _TURN_LIKE = re.compile(
-    r"^([ \t]*)\[(?=\\*(?:(?:system|user|assistant|tool|refusal|reasoning|(?:call|result)(?: \d+)?)\](?!\()"
+    r"^((?:[^\S\n]|\u2800)*)\[(?=\\*[^\S\n]*+"
+    r"(?:(?:system|user|assistant|tool|refusal|reasoning|(?:call|result)(?: \d+)?)[^\S\n]*+\](?!\()"
     r"|(?:nothing|(?:image|audio|video|file) [0-9a-f]{12}|result of [^\]\n]*"
     r"|(?:cut off|stopped|sub-agent|end of sub-agent|own tools|missing tools)\b[^\]\n]*)\]))",
     re.IGNORECASE | re.MULTILINE,
@@ -69,7 +70,7 @@ def neutralise(text: str) -> tuple[str, frozenset[str]]:
 
     Returns:
         The text with line ends as `\n`, invisible characters as `[U+200B]` (a run of them once, with its length),
-        lookalikes of fences as `<\\rollout …`, of turn headers as `[\\user]`, of the reply as `\"scores\"`; and a
+        lookalikes of fences as `<\rollout …`, of turn headers as `[\user]`, of the reply as `\"scores\"`; and a
         subset of {"surrogate", "control", "bidi", "invisible", "fence", "turn", "reply_json"}.
     """
     flags: set[str] = set()
@@ -89,7 +90,7 @@ def neutralise(text: str) -> tuple[str, frozenset[str]]:
 
 def escape_closing(text: str, tag: str) -> str:
     """The text with `</tag>` made harmless, for the section that this tag closes."""
-    return re.sub(rf"<(?=\\*\s*+/\s*+{tag}\s*+>)", r"<\\", text, flags=re.IGNORECASE)
+    return re.sub(rf"<(?=\s*+/\s*+{tag}\s*+>)", r"<\\", text, flags=re.IGNORECASE)
 
 
 def _show_odd(text: str, flags: set[str]) -> str:

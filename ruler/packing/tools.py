@@ -28,12 +28,13 @@ def split(own: Sequence[Sequence[Tool]]) -> tuple[list[Tool], list[tuple[list[To
     everything = sorted(first, key=lambda tool: (first[tool], tool.name, tool.description, tool.parameters))
     held = [set(tools) for tools in own]
     common = [tool for tool in everything if all(tool in tools for tools in held)]
+    shared = set(common)
     names = list(dict.fromkeys(tool.name for tool in everything))
     differences = []
     for tools in own:
         present = {tool.name for tool in tools}
         differences.append(
-            ([tool for tool in tools if tool not in common], [name for name in names if name not in present])
+            ([tool for tool in tools if tool not in shared], [name for name in names if name not in present])
         )
     return common, differences
 

@@ -6,9 +6,9 @@ import pytest
 
 from judges.reask import ReaskingJudge
 from judges.scripted import ScriptedJudge, scores_reply
-from ruler.errors import JudgeRejected, JudgeUnavailable, ReplyError
+from ruler.errors import BudgetExceeded, ConfigError, JudgeRejected, JudgeUnavailable, ReplyError
 from ruler.reply import read_reply
-from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage
+from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage, judge_info
 
 GOOD = scores_reply({"KQX": 73, "BDF": 12})
 REQUEST = JudgeRequest(
@@ -75,8 +75,17 @@ async def test_other_errors_pass_through_with_what_was_spent_before(error: Judge
     judge = ScriptedJudge([costing("?"), error])
     with pytest.raises(type(error)) as caught:
         await ReaskingJudge(judge)(REQUEST)
-    assert caught.value.usage == Usage(1, 100, 10, 20, 0.5)
+    assert caught.value.usage == Usage(2, 100, 10, 20, None)
+    assert caught.value is not error
+    assert error.usage is None
     assert len(judge.requests) == 2
+
+
+async def test_a_budget_that_ends_a_reask_keeps_what_was_spent() -> None:
+    judge = ScriptedJudge([costing("?"), BudgetExceeded("cap")])
+    with pytest.raises(BudgetExceeded) as caught:
+        await ReaskingJudge(judge)(REQUEST)
+    assert caught.value.usage == Usage(1, 100, 10, 20, 0.5)
 
 
 async def test_a_huge_or_broken_reply_is_quoted_so_that_a_provider_takes_it() -> None:
@@ -90,3 +99,17 @@ async def test_a_huge_or_broken_reply_is_quoted_so_that_a_provider_takes_it() ->
 def test_it_forwards_the_info_of_the_judge_inside() -> None:
     info = JudgeInfo("b", "m", images=True)
     assert ReaskingJudge(ScriptedJudge([], info=info)).info is info
+
+
+def test_a_judge_without_info_gets_none_but_keeps_its_name() -> None:
+    async def my_judge(request: JudgeRequest) -> JudgeReply:
+        raise AssertionError
+
+    wrapped = ReaskingJudge(ReaskingJudge(my_judge))
+    assert wrapped.info is None
+    assert judge_info(wrapped).name.endswith("my_judge")
+
+
+def test_a_negative_number_of_reasks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="max_reasks: expected at least 0, got -1"):
+        ReaskingJudge(ScriptedJudge([]), max_reasks=-1)

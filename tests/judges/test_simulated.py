@@ -149,3 +149,9 @@ def test_bad_behaviour_names_the_setting_and_the_value(values: dict[str, float],
 def test_any_text_can_be_judged(texts: list[str]) -> None:
     result = Ruler(SimulatedJudge(hash_quality)).score_sync(Group.of(texts))
     assert result.status in ("scored", "tied")
+
+
+def test_a_quality_of_ones_own_is_named_for_what_it_is() -> None:
+    assert SimulatedJudge(by_number).info.name == "simulated?quality=by_number"
+    assert SimulatedJudge(hash_quality).info.name == "simulated?quality=hash"
+    assert SimulatedJudge().info.name == "simulated?quality=length"

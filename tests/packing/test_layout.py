@@ -10,7 +10,7 @@ from ruler.packing.layout import PROMPT_VERSION, PromptOptions
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.tokens import token_counter
 
-PICTURE = Media("image", "data:image/png;base64,AAAA")
+PICTURE = Media("image", "data:image/png;base64,iVBORw0KGgo=")
 
 
 def test_the_system_text_with_notes() -> None:
@@ -80,21 +80,32 @@ def test_images_are_parts_only_where_the_judge_takes_them() -> None:
     )
     assert layout.chat("system", user, images=True)[1]["content"] == [
         {"type": "text", "text": "before\n"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
         {"type": "text", "text": "after"},
     ]
 
 
-def test_the_judges_side_is_made_to_fetch_nothing_but_https() -> None:
+def test_only_real_picture_data_reaches_a_judge() -> None:
     refused = [
         *(
             Media("image", url)
-            for url in ("http://10.0.0.1/a", "file:///etc/passwd", "data:text/html,x", "", "//x", "{}")
+            for url in (
+                "http://10.0.0.1/a",
+                "https://x.org/a.png",  # some backends would fetch it in this process
+                "file:///etc/passwd",
+                "data:text/html,x",
+                "",
+                "{}",
+                "data:image/png,\ud800",
+                "data:image/png;base64,AAAA",  # no picture
+                "data:image/png;base64,iVBORw0KGgo",  # cut off
+                "data:image/png;base64,iVBORw0KGgo=\n\u202e",
+                "data:image/jpeg;base64,iVBORw0KGgo=",  # another kind than it says
+                "data:image/svg+xml;base64,iVBORw0KGgo=",
+            )
         ),
-        *(Media(kind, "https://x.org/a") for kind in ("audio", "video", "file")),
-        Media("image", "data:image/png,\ud800"),
-        Media("image", "https://x.org/\u202e"),
+        *(Media(kind, "data:image/png;base64,iVBORw0KGgo=") for kind in ("audio", "video", "file")),
     ]
     assert layout.chat("s", ("a", *refused), images=True)[1]["content"] == "a"
-    allowed = Media("image", "https://x.org/a.png")
-    assert len(layout.chat("s", ("a", allowed), images=True)[1]["content"]) == 2
+    allowed = [Media("image", "data:image/png;base64,iVBORw0KGgo="), Media("image", "data:image/jpeg;base64,/9j/4A==")]
+    assert len(layout.chat("s", ("a", *allowed), images=True)[1]["content"]) == 3

@@ -144,7 +144,7 @@ def test_refusals_and_hidden_reasoning() -> None:
 
 def test_media_leave_a_line_and_stay_parts() -> None:
     transcript = Transcript()
-    image = Media("image", "data:image/png;base64,AAAA")
+    image = Media("image", "data:image/png;base64,iVBORw0KGgo=")
     transcript.add([Message("user", ("Look:", image, "What is it?")), Message("tool", (image,))])
     assert transcript.parts == (
         f"[user] Look:\n[image {image.digest}]",
