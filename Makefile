@@ -18,8 +18,11 @@ $(READY): pyproject.toml
 setup: $(READY) ## make .venv and install everything into it
 
 demo: $(READY) ## score, pack and evaluate the example groups with a simulated judge: no key, no network
+	@printf '\n== Five example groups, scored by a SIMULATED judge: no model reads them, shorter text scores higher ==\n\n'
 	$(BIN)/ruler score examples/groups.jsonl --judge simulated
+	@printf '\n== The prompt a real judge would get for the second group, and its token account; nobody is asked ==\n\n'
 	$(BIN)/ruler pack examples/groups.jsonl --index 1
+	@printf '\n== A simulated judge that knows the truth and errs with noise 0.4, measured against that truth ==\n\n'
 	$(BIN)/ruler evaluate examples/groups.jsonl --judge 'simulated?quality=truth&noise=0.4'
 
 check: $(READY) ## lint, format and types

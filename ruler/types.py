@@ -191,23 +191,27 @@ class Group:
             prefix = "" if str(error).startswith("group") else name
             raise GroupError(f"{prefix}{error}") from error
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of task, tools, reference and rollouts; ids, metadata and arrival order do not change it."""
-        return self._digest(ids=False)
+        return self._digests[0]
 
-    @cached_property
+    @property
     def rollouts_digest(self) -> str:
         """As `digest`, with the rollouts' ids: equal only where each id stands for the same rollout."""
-        return self._digest(ids=True)
+        return self._digests[1]
 
-    def _digest(self, *, ids: bool) -> str:
-        rollouts = sorted(
-            _canonical([r.messages, r.tools, r.finish_reason, r.histories, *([r.id] if ids else [])])
-            for r in self.rollouts
-        )
-        whole = _canonical([self.task, self.tools, self.reference, rollouts])
-        return hashlib.sha256(whole.encode("ascii")).hexdigest()
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        texts = [_canonical([r.messages, r.tools, r.finish_reason, r.histories]) for r in self.rollouts]
+        shared = [self.task, self.tools, self.reference]
+        digest = _sha256(_canonical([*shared, sorted(texts)]))
+        named = sorted([rollout.id, _sha256(text)] for rollout, text in zip(self.rollouts, texts, strict=True))
+        return digest, _sha256(_canonical([digest, named]))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _canonical(value: object) -> str:
@@ -340,7 +344,7 @@ class JudgeRequest:
 
     def prompt_hash(self) -> str:
         """SHA-256 (hex) of the messages, for logs."""
-        return hashlib.sha256(_canonical(self.messages).encode("ascii")).hexdigest()
+        return _sha256(_canonical(self.messages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -368,7 +368,7 @@ def test_evaluate_with_truth_as_quality_is_right_and_with_noise_less_so(tmp_path
     assert low < noisy["rows"]["judge"]["overall"]["accuracy"] < high < 1
     table = run("evaluate", path, "-j", "simulated?quality=truth&failure=0.2")
     assert table.returncode == 1
-    assert b"95 % interval" in table.stdout
+    assert b"95 %" in table.stdout
     assert b"1 groups without truth" in table.stdout
 
 

@@ -156,7 +156,8 @@ def _explain(ruler: Ruler, judge: Agreement, usage: Usage, skipped: int) -> str:
     lines = [
         f"judge {ruler.judge_name}; {judge.overall.failed} groups failed; {usage.calls} calls, "
         f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens, {cost_text(usage)}",
-        "accuracy: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
+        "mixed: groups whose truth differs, of all that were scored",
+        "accuracy, with its 95 % interval: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
         "shorter, first: the accuracy of two trivial rules: the shorter wins, the first in the file wins",
     ]
     if any(0 < row.clusters < FEW_CLUSTERS for row in judge.sources):

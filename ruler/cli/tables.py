@@ -73,9 +73,10 @@ def token_table(tokens: Mapping[str, int], rollouts: Mapping[str, Sequence[str]]
 
 def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> RenderableType:
     """Judge against truth, a row a source, beside the two trivial rules."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("source", overflow="fold")
-    for name in ("groups", "mixed", "pairs", "accuracy", "95 % interval", "tau-b", "ties"):
+    # Narrow, for a terminal of 80 columns: without its source a row says nothing.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, header_style="underline")
+    table.add_column("source", overflow="fold", min_width=12)
+    for name in ("mixed", "pairs", "accuracy", "95 %", "tau-b", "ties"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("shorter", justify="right", style="dim", no_wrap=True)
     table.add_column("first", justify="right", style="dim", no_wrap=True)
@@ -90,8 +91,7 @@ def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> R
             table.add_section()
         table.add_row(
             Text(_visible(row.source)),
-            str(row.groups),
-            str(row.mixed_groups),
+            f"{row.mixed_groups}/{row.groups}",
             str(row.pairs),
             _number(row.accuracy),
             _interval(row),
