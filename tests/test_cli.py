@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -297,17 +298,25 @@ def test_an_interrupted_run_leaves_a_valid_file_that_the_same_command_continues(
 
 @pytest.mark.slow
 def test_two_runs_never_write_into_one_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "g.jsonl", [group(f"g{n}", ["a", "bb"]) for n in range(20)])
+    path = write(tmp_path / "g.jsonl", [group(f"g{n}", ["a", "bb"]) for n in range(5)])
     out = tmp_path / "scored.jsonl"
-    with slow_server() as server:
+    second_is_done = threading.Event()
+
+    def reply(body: dict[str, Any]) -> Response:
+        if "task g0" not in user_text(body):
+            second_is_done.wait(60)
+        return score_by_length(body)
+
+    with LocalServer(reply) as server:
         arguments = ["score", str(path), "-j", f"{server.url}#m", "-o", str(out), "--concurrency", "1"]
         first = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL)
         wait_for_lines(out, 1)
         second = run(*arguments)
+        second_is_done.set()
         assert second.returncode == 2
         assert b"another run is writing to this file" in second.stderr
         assert first.wait(timeout=60) == 0
-    assert len(lines(out)) == 20
+    assert len(lines(out)) == 5
 
 
 def test_pack_shows_the_prompt_and_an_exact_account(examples: Path) -> None:
