@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -158,46 +158,50 @@ class Ruler:
         return [results[index] for index in range(len(groups))]
 
     async def score_stream(
-        self, groups: Iterable[Group]
+        self, groups: Iterable[Group] | AsyncIterable[Group]
     ) -> AsyncGenerator[tuple[int, ScoredGroup | FailedGroup], None]:
-        """(index, result) of each group as it finishes; groups are taken from the iterable as places come free.
+        """(index, result) of each group as it finishes; groups are taken as places come free, one ahead of that.
 
-        The iterable is read on the event loop: one that waits holds up the questions in flight.
-        Close it (`contextlib.aclosing`) when leaving early: that cancels what is in flight.
+        A plain iterable is read on the event loop: one that waits (for a pipe, a trainer) holds up the questions in
+        flight, and should be an async one. Close the stream (`contextlib.aclosing`) when leaving early: that cancels
+        what is in flight.
 
         Raises:
             GroupError: an item is no Group.
         """
-        source = enumerate(groups)
+        source = aiter(groups if isinstance(groups, AsyncIterable) else _async(groups))
         running: dict[asyncio.Task[ScoredGroup | FailedGroup], int] = {}
+        upcoming: asyncio.Task[Group | None] | None = None
         stopped: FailedGroup | None = None
         exhausted = False
+        num_taken = 0
         try:
             while True:
-                while not exhausted and len(running) < self._concurrency:
-                    item = next(source, None)
-                    if item is None:
-                        exhausted = True
-                        break
-                    index, group = item
-                    if not isinstance(group, Group):
-                        raise GroupError(f"groups[{index}]: expected a Group, got {group!r:.80}; Group.of makes one")
-                    if stopped:
-                        yield index, self._failed(group, BudgetExceeded(stopped.message))
-                    else:
-                        running[asyncio.create_task(self._settle(group))] = index
-                if not running:
+                if not exhausted and upcoming is None and len(running) < self._concurrency:
+                    upcoming = asyncio.create_task(_next(source))
+                if upcoming is None and not running:
                     return
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in sorted(done, key=running.__getitem__):
-                    result = task.result()
+                waiting = (*running, upcoming) if upcoming else running
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if upcoming in done:
+                    group, upcoming = upcoming.result(), None
+                    if group is None:
+                        exhausted = True
+                    elif stopped:
+                        yield num_taken, self._failed(group, BudgetExceeded(stopped.message))
+                    else:
+                        running[asyncio.create_task(self._settle(group))] = num_taken
+                    num_taken += group is not None
+                for settled in [task for task in running if task in done]:
+                    result = settled.result()
                     if isinstance(result, FailedGroup) and result.reason == BudgetExceeded.code:
                         stopped = result
-                    yield running.pop(task), result
+                    yield running.pop(settled), result
         finally:
-            for task in running:
+            left = [*running, *([upcoming] if upcoming else [])]
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
 
     def score_sync(self, group: Group) -> ScoredGroup:
         """`score` for code that is not async: scripts, and notebooks with a running event loop.
@@ -332,6 +336,22 @@ def _reply_fault(reply: JudgeReply) -> str | None:
     if cost is not None and not (isinstance(cost, int | float) and 0 <= cost < math.inf):
         return f"usage.cost_usd {cost!r:.80}"
     return None
+
+
+async def _async(groups: Iterable[Group]) -> AsyncGenerator[Group, None]:
+    for group in groups:
+        yield group
+
+
+async def _next(source: AsyncIterator[Group]) -> Group | None:
+    """The next group; None at the end."""
+    try:
+        group = await anext(source)
+    except StopAsyncIteration:
+        return None
+    if not isinstance(group, Group):
+        raise GroupError(f"groups: expected a Group, got {group!r:.80}; Group.of makes one")
+    return group
 
 
 def _rubric(rubric: Rubric | str) -> Rubric:

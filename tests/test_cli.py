@@ -296,6 +296,45 @@ def test_an_interrupted_run_leaves_a_valid_file_that_the_same_command_continues(
     assert sorted(result["group_id"] for result in lines(out)) == sorted(f"g{n}" for n in range(40))
 
 
+def test_answers_come_out_while_more_groups_are_still_to_come() -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "score", "-", "-j", "simulated", "-o", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    for name in ("g1", "g2"):
+        process.stdin.write(json.dumps(group(name, ["a", "bb"])).encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["group_id"] == name
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    process.stdout.close()
+    assert process.stderr
+    process.stderr.close()
+
+
+def test_an_interrupt_while_waiting_for_a_silent_pipe_ends_the_run() -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "score", "-", "-j", "simulated", "-o", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps(group("g", ["a", "bb"])).encode() + b"\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    _, stderr = process.communicate()
+    assert b"interrupted" in stderr
+    assert b"Traceback" not in stderr
+
+
 @pytest.mark.slow
 def test_two_runs_never_write_into_one_file(tmp_path: Path) -> None:
     path = write(tmp_path / "g.jsonl", [group(f"g{n}", ["a", "bb"]) for n in range(5)])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -261,12 +261,17 @@ async def test_cancelling_score_many_cancels_every_question_and_leaves_no_task()
 
 
 async def test_leaving_a_stream_early_cancels_what_is_in_flight() -> None:
-    cancelled = 0
+    cancelled = waiting = 0
+    others_wait = asyncio.Event()
 
     async def judge(request: JudgeRequest) -> JudgeReply:
-        nonlocal cancelled
+        nonlocal cancelled, waiting
         if "a0" in read_prompt(request).values():
+            await others_wait.wait()
             return JudgeReply(scores_reply(dict.fromkeys(request.ids, 1)), model="m")
+        waiting += 1
+        if waiting == 2:
+            others_wait.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -418,3 +423,36 @@ async def test_score_sync_on_its_own_loop_is_an_error_and_no_deadlock() -> None:
 
     with pytest.raises(JudgeError, match="RuntimeError: synchronous scoring was called from the event loop"):
         Ruler(judge).score_sync(Group.of(["a", "b"]))
+
+
+async def test_a_stream_takes_an_async_source_and_answers_while_it_waits() -> None:
+    may_go_on = asyncio.Event()
+
+    async def groups() -> AsyncIterator[Group]:
+        yield Group.of(["a", "b"], id="first")
+        await may_go_on.wait()
+        yield Group.of(["b", "a"], id="second")
+
+    stream = Ruler(by_text({"a": 1, "b": 2})).score_stream(groups())
+    index, result = await anext(stream)
+    assert (index, result.group_id) == (0, "first")
+    may_go_on.set()
+    assert [(index, result.group_id) async for index, result in stream] == [(1, "second")]
+
+
+async def test_nothing_is_lost_behind_what_is_no_group() -> None:
+    stream = Ruler("simulated").score_stream([Group.of(["a", "b"]), None, Group.of(["c", "d"])])  # type: ignore[list-item]
+    with pytest.raises(GroupError, match="expected a Group, got None"):
+        [result async for result in stream]
+
+
+async def test_a_stream_that_is_left_while_its_source_waits_leaves_no_task() -> None:
+    async def groups() -> AsyncIterator[Group]:
+        yield Group.of(["a", "b"])
+        await asyncio.sleep(60)
+
+    before = asyncio.all_tasks()
+    stream = Ruler(by_text({"a": 1, "b": 2})).score_stream(groups())
+    await anext(stream)
+    await stream.aclose()
+    assert asyncio.all_tasks() == before

@@ -44,6 +44,11 @@ class GroupSource:
     bad_lines: int = 0
     groups: int = 0
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it can be read at any time, and more than once; pipes and standard input cannot."""
+        return os.path.isfile(self.path)
+
     def __iter__(self) -> Iterator[LabelledGroup]:
         for found in read_labelled(self.path):
             if isinstance(found, BadLine):
@@ -59,7 +64,7 @@ class GroupSource:
 
     def expected(self) -> int | None:
         """How many groups a progress bar may expect; None for standard input and pipes, which can be read only once."""
-        if not os.path.isfile(self.path):
+        if not self.is_file:
             return self.limit
         num_lines = count_lines(self.path)
         return num_lines if self.limit is None else min(num_lines, self.limit)

@@ -34,6 +34,7 @@ from ruler.cli.tables import group_table, say, show
 from ruler.config import load_judge
 from ruler.errors import ConfigError, ReplyError
 from ruler.progress import ScoringProgress, cost_text
+from ruler.reading import read_in_thread
 from ruler.results import ResultFile, failure_records, json_line, usage_record
 from ruler.scoring import JudgeCall, Ruler
 from ruler.types import FailedGroup, Group, ScoredGroup, Usage, usage_of
@@ -130,7 +131,10 @@ class _Run:
 
     async def score(self) -> None:
         bar = ScoringProgress()
-        async with aclosing(self._ruler.score_stream(self._to_do())) as stream:
+        to_do = self._to_do()
+        # A pipe may keep us waiting, and answers must come out meanwhile.
+        groups = to_do if self._source.is_file else read_in_thread(to_do)
+        async with aclosing(self._ruler.score_stream(groups)) as stream:
             with ExitStack() as stack:
                 if not self._tables and bar.is_visible:
                     bar.expect(self._source.expected())
