@@ -160,7 +160,7 @@ class Ruler:
     async def score_stream(
         self, groups: Iterable[Group] | AsyncIterable[Group]
     ) -> AsyncGenerator[tuple[int, ScoredGroup | FailedGroup], None]:
-        """(index, result) of each group as it finishes; groups are taken as places come free, one ahead of that.
+        """(index, result) of each group as it finishes; groups are taken as places come free.
 
         A plain iterable is read on the event loop: one that waits (for a pipe, a trainer) holds up the questions in
         flight, and should be an async one. Close the stream (`contextlib.aclosing`) when leaving early: that cancels
