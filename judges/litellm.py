@@ -117,6 +117,7 @@ class LiteLLMJudge:
             ReplyError: the reply is empty.
         """
         started = time.perf_counter()
+        secrets = keys_in_environment(self._api_key_env)
         first: tuple[JudgeError, Exception | None] | None = None
         response = None
         refused = 0
@@ -124,7 +125,6 @@ class LiteLLMJudge:
             try:
                 response = await self._complete(request, form)
             except Exception as exc:
-                secrets = keys_in_environment(self._api_key_env)
                 error, form_refused = judge_error(exc, self.info.name, secrets)
                 if error is None:
                     raise
@@ -140,7 +140,7 @@ class LiteLLMJudge:
         if response is None:
             assert first is not None
             raise first[0] from first[1]
-        reply = self._read(response, request, time.perf_counter() - started)
+        reply = self._read(response, request, time.perf_counter() - started, secrets)
         return replace(reply, usage=replace(reply.usage, calls=1 + refused))
 
     async def _complete(self, request: JudgeRequest, form: int) -> Any:
@@ -170,14 +170,13 @@ class LiteLLMJudge:
             **arguments,
         )
 
-    def _read(self, response: Any, request: JudgeRequest, latency_seconds: float) -> JudgeReply:
+    def _read(self, response: Any, request: JudgeRequest, latency_seconds: float, secrets: Sequence[str]) -> JudgeReply:
         name = self.info.name
         usage = self._usage(response)
         if not response.choices:
             raise JudgeUnavailable(f"{name}: answered with no choices", usage=usage)
         choice = response.choices[0]
         reason = choice.finish_reason
-        secrets = keys_in_environment(self._api_key_env)
         text = mask(choice.message.content or "", secrets)
         fields = getattr(choice.message, "provider_specific_fields", None) or {}
         refusal = getattr(choice.message, "refusal", None) or fields.get("refusal")

@@ -140,8 +140,7 @@ class Ruler:
         """
         groups = list(groups)
         for place, group in enumerate(groups):
-            if not isinstance(group, Group):
-                raise GroupError(f"groups[{place}]: expected a Group, got {group!r:.80}; Group.of makes one")
+            _check_item(group, f"groups[{place}]")
         results: dict[int, ScoredGroup | FailedGroup] = {}
         if progress:
             from ruler.progress import ScoringProgress  # rich is not loaded with the library
@@ -349,9 +348,13 @@ async def _next(source: AsyncIterator[Group]) -> Group | None:
         group = await anext(source)
     except StopAsyncIteration:
         return None
-    if not isinstance(group, Group):
-        raise GroupError(f"groups: expected a Group, got {group!r:.80}; Group.of makes one")
+    _check_item(group, "groups")
     return group
+
+
+def _check_item(item: object, field: str) -> None:
+    if not isinstance(item, Group):
+        raise GroupError(f"{field}: expected a Group, got {item!r:.80}; Group.of makes one")
 
 
 def _rubric(rubric: Rubric | str) -> Rubric:

@@ -179,17 +179,12 @@ class Group:
                 for place, item in enumerate(given)
             )
             shared = () if task is None else read_messages(task, field="task", role="user").messages
-            return cls(
-                _without_task(read, shared) if shared else read,
-                task=shared,
-                tools=() if tools is None else read_tools(tools),
-                id=id,
-                reference=read_reference(reference),
-                metadata=metadata or {},
-            )
+            read = _without_task(read, shared) if shared else read
+            common = () if tools is None else read_tools(tools)
+            answer = read_reference(reference)
         except GroupError as error:
-            prefix = "" if str(error).startswith("group") else name
-            raise GroupError(f"{prefix}{error}") from error
+            raise GroupError(f"{name}{error}") from error
+        return cls(read, shared, common, id, answer, metadata or {})
 
     @property
     def digest(self) -> str:

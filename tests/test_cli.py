@@ -221,6 +221,7 @@ def test_broken_lines_are_named_and_do_not_stop_the_others(three: Path, tmp_path
         (["score", "GROUPS", "-j", "simulated", "--audit-log", "/nowhere/l"], "--audit-log /nowhere/l: cannot be"),
         (["score", "GROUPS", "-j", "simulated", "--rubric", "none.md"], "rubric none.md: cannot be read"),
         (["score", "GROUPS", "-j", "simulated", "--json", "-o", "-"], "--json"),
+        (["score", "GROUPS", "-j", "simulated", "--json", "-o", "/dev/stdout"], "would both go to standard output"),
         (["score", "GROUPS", "-j", "simulated", "--json"], "give the scores a place with --out"),
         (["score", "GROUPS", "-j", "simulated", "--audit-log", "x.gz"], "choose a name without .gz"),
         (["score", "/dev/null", "-j", "simulated"], "holds no group that can be read"),
@@ -296,13 +297,13 @@ def test_an_interrupted_run_leaves_a_valid_file_that_the_same_command_continues(
     assert sorted(result["group_id"] for result in lines(out)) == sorted(f"g{n}" for n in range(40))
 
 
+def start_on_a_pipe() -> subprocess.Popen[bytes]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*COMMAND, "score", "-", "-j", "simulated", "-o", "-"], **pipes)
+
+
 def test_answers_come_out_while_more_groups_are_still_to_come() -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "score", "-", "-j", "simulated", "-o", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start_on_a_pipe()
     assert process.stdin
     assert process.stdout
     for name in ("g1", "g2"):
@@ -317,12 +318,7 @@ def test_answers_come_out_while_more_groups_are_still_to_come() -> None:
 
 
 def test_an_interrupt_while_waiting_for_a_silent_pipe_ends_the_run() -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "score", "-", "-j", "simulated", "-o", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start_on_a_pipe()
     assert process.stdin
     assert process.stdout
     process.stdin.write(json.dumps(group("g", ["a", "bb"])).encode() + b"\n")

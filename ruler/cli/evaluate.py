@@ -101,9 +101,7 @@ def evaluate(
         for failure in failures:
             say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
         typer.echo(_explain(ruler, rows["judge"], usage, skipped))
-    if any(failure.reason == "budget" for failure in failures):
-        raise typer.Exit(exits.BUDGET)
-    raise typer.Exit(exits.FAILED if failures or source.bad_lines else 0)
+    raise typer.Exit(exits.status_of(failures, source.bad_lines))
 
 
 def _compare(

@@ -64,11 +64,11 @@ def score(
     Exit status: 0 all scored or tied, 1 some failed or some lines were broken, 2 bad input or configuration,
     3 the budget is reached, 130 interrupted.
     """
+    out = "-" if out in _STDOUT else out
     if json_summary and out == "-":
         raise ConfigError("--json: the summary and --out - would both go to standard output")
     if json_summary and out is None:
         raise ConfigError("--json: prints the summary only; give the scores a place with --out")
-    out = "-" if out in _STDOUT else out
     _refuse_one_file_twice({"GROUPS": groups, "--out": out, "--audit-log": audit_log, "--rubric": rubric})
     with ExitStack() as stack:
         log = stack.enter_context(_open_log(audit_log)) if audit_log else None
@@ -82,7 +82,7 @@ def score(
             concurrency=concurrency,
             on_call=partial(_log_call, log, audit_log) if log and audit_log else None,
         )
-        run = _Run(ruler, GroupSource(groups, strict, limit), out, tables=out is None and not json_summary)
+        run = _Run(ruler, GroupSource(groups, strict, limit), out)
         if run.file:
             stack.enter_context(closing(run.file))
         try:
@@ -111,7 +111,7 @@ def _refuse_one_file_twice(paths: Mapping[str, str | Path | None]) -> None:
 class _Run:
     """One run over one file: what is still to do, what came of it, and how to say so."""
 
-    def __init__(self, ruler: Ruler, source: GroupSource, out: str | None, *, tables: bool) -> None:
+    def __init__(self, ruler: Ruler, source: GroupSource, out: str | None) -> None:
         made_by = {
             "judge": ruler.judge_name,
             "rubric": ruler.rubric.id,
@@ -122,7 +122,7 @@ class _Run:
         self.interrupted = False
         self._ruler = ruler
         self._source = source
-        self._tables = tables
+        self._tables = out is None
         self._out = out
         self._kept = 0
         self._statuses: Counter[str] = Counter()
@@ -164,9 +164,7 @@ class _Run:
     def exit_status(self) -> int:
         if self.interrupted:
             return exits.INTERRUPTED
-        if any(result.reason == "budget" for result in self._failed):
-            return exits.BUDGET
-        return exits.FAILED if self._failed or self._source.bad_lines else 0
+        return exits.status_of(self._failed, self._source.bad_lines)
 
     def report(self, *, json_summary: bool) -> None:
         """The summary: as JSON on stdout, as text on stderr when stdout carries results, else on stdout."""

@@ -193,7 +193,7 @@ def _rollout(
         transcript.add_history(history)
     if not rollout.histories and not any(m.content or m.tool_calls or m.refusal for m in rollout.messages[skip:]):
         transcript.flags.add("empty")
-    if not transcript.parts:
+    if transcript.is_empty:
         transcript.add_line("[nothing]")
     if rollout.finish_reason == "length":
         transcript.flags.add("cut_off")

@@ -44,6 +44,11 @@ class Transcript:
         """Text and media in order; adjacent text is joined, each text ends without a line end."""
         return join_text(self._parts, "\n")
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added yet."""
+        return not self._parts
+
     def add_line(self, text: str) -> None:
         """Adds a line of our own, as it is."""
         self._parts.append(text)
