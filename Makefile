@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ENGINES := $(VENV)/.engines
 
-.PHONY: help setup demo test check quick bench format clean
+.PHONY: help setup engines demo test check quick bench format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,15 +16,28 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-setup: $(READY) ## make .venv and install everything into it
+# torch's companions come as CUDA builds, which do not load without CUDA; a real vLLM does without them.
+$(ENGINES): tests/engines.txt $(READY)
+	$(BIN)/python -m pip install --quiet --requirement tests/engines.txt
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	@touch $@
+
+setup: $(READY) ## make .venv and install what everything but the local engines needs
+
+engines: $(ENGINES) ## setup, and local engines on the CPU and a Redis server for the tests
+	@command -v redis-server >/dev/null || { apt-get update -q && apt-get install -y -q redis-server; } >/dev/null \
+		|| echo 'no redis-server: its tests are skipped, or fail where CI is set'
 
 demo: $(READY) ## score, pack and evaluate the example groups with a simulated judge: no key, no network
 	@printf '\n== Five example groups, scored by a SIMULATED judge: no model reads them, shorter text scores higher ==\n\n'
-	$(BIN)/ruler score examples/groups.jsonl --judge simulated
+	$(BIN)/ruler score examples/groups.jsonl --judge simulated --cache $(VENV)/demo.sqlite3
 	@printf '\n== The prompt a real judge would get for the second group, and its token account; nobody is asked ==\n\n'
 	$(BIN)/ruler pack examples/groups.jsonl --index 1
+	@printf '\n== What was answered is kept: scored again into a file, it is free ==\n\n'
+	$(BIN)/ruler score examples/groups.jsonl --judge simulated --cache $(VENV)/demo.sqlite3 --out /dev/null
+	$(BIN)/ruler cache stats --cache $(VENV)/demo.sqlite3
 	@printf '\n== A simulated judge that knows the truth and errs with noise 0.4, measured against that truth ==\n\n'
-	$(BIN)/ruler evaluate examples/groups.jsonl --judge 'simulated?quality=truth&noise=0.4'
+	$(BIN)/ruler evaluate examples/groups.jsonl --judge 'simulated?quality=truth&noise=0.4' --cache $(VENV)/demo.sqlite3
 
 check: $(READY) ## lint, format and types
 	$(BIN)/ruff check
@@ -33,11 +47,12 @@ check: $(READY) ## lint, format and types
 quick: check ## check and the fast tests, for every commit
 	$(BIN)/pytest -n auto -m 'not slow'
 
-test: $(READY) ## all tests
+test: engines ## all tests
 	$(BIN)/pytest -n auto
 
-bench: $(READY) ## speed and token counts, on the groups in RULER_DATA
+bench: $(READY) ## speed, token counts and the layer around the judge, on the groups in RULER_DATA
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.judge_layer
 
 format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix

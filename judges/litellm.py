@@ -6,24 +6,18 @@ translated in one place, `judges.litellm_errors`.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import inspect
 import os
 import re
 import time
-import warnings
-import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
+from judges.litellm_client import endpoint_client, load_litellm, run
 from judges.litellm_errors import judge_error, keys_in_environment, leaks, mask, one_line
 from ruler.errors import ConfigError, JudgeError, JudgeRejected, JudgeUnavailable, ReplyError
-from ruler.types import ChatMessage, JudgeInfo, JudgeReply, JudgeRequest, Sampling, Usage
+from ruler.types import ChatMessage, JudgeInfo, JudgeReply, JudgeRequest, Sampling, Usage, usage_of
 
 _CACHE_MARK = {"cache_control": {"type": "ephemeral"}}
 _NUM_FORMS = 3
@@ -45,6 +39,7 @@ class LiteLLMJudge:
         input_price: USD per million input tokens, cached ones included; None: LiteLLM's table for hosted models, else
             the cost is unknown.
         output_price: USD per million output tokens; given together with `input_price` or not at all.
+        require_key: False: a missing key is no error before the judge is asked, as where a cache answers for it.
 
     Raises:
         ConfigError: the extra is not installed, the name or an option is wrong, or the key is missing.
@@ -62,6 +57,7 @@ class LiteLLMJudge:
         images: bool | None = None,
         input_price: float | None = None,
         output_price: float | None = None,
+        require_key: bool = True,
     ) -> None:
         if not model:
             raise ConfigError("judge: the model name is empty")
@@ -70,21 +66,26 @@ class LiteLLMJudge:
         prices = [price for price in (input_price, output_price) if price is not None]
         if len(prices) == 1 or not all(price >= 0 for price in prices):
             raise ConfigError(f"judge {model!r}: give input_price and output_price, both at least 0, or neither")
-        litellm = _litellm()
+        litellm = load_litellm()
+        if api_key_env is not None and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", api_key_env):
+            # Not repeated: it may be the key itself.
+            raise ConfigError(f"judge {model!r}: api_key_env: expected the name of an environment variable")
         self._name = f"openai/{model}" if base_url else model
         self._api_key_env = api_key_env
         self._hosted = not base_url
         self._timeout_seconds = timeout_seconds
         self._prices = (prices[0], prices[1]) if prices else None
         self._form = 0
-        self._key()
+        if require_key:
+            self._key()
         if base_url:
             _check_url(base_url)
             table: Mapping[str, Any] = {}
             prefix_cache = False
+            provider = "openai"
         else:
             bare, provider = _provider(model)
-            if api_key_env is None:
+            if api_key_env is None and require_key:
                 _check_environment(model)
             names = (model, bare, f"{provider}/{bare}")
             # Not litellm.get_model_info: for some providers it asks the network.
@@ -94,13 +95,15 @@ class LiteLLMJudge:
         self.info = JudgeInfo(
             backend="litellm",
             model=model,
-            base_url=base_url.rstrip("/") if base_url else None,
+            base_url=base_url.rstrip("/") if base_url else _base_url_in_environment(provider),
             sampling=sampling,
             context_tokens=context_tokens or table.get("max_input_tokens"),
             # LiteLLM counts with cl100k where it does not know better, and does not say so: no count is claimed.
             count_tokens=None,
             images=bool(table.get("supports_vision")) if images is None else images,
             prefix_cache=prefix_cache,
+            input_price=prices[0] if prices else _price(table, "input_cost_per_token"),
+            output_price=prices[1] if prices else _price(table, "output_cost_per_token"),
         )
 
     def __repr__(self) -> str:
@@ -131,6 +134,7 @@ class LiteLLMJudge:
                 # A cause that quotes a key would show it in every logged traceback.
                 cause = None if leaks(exc, secrets) else exc
                 if not form_refused:
+                    error.usage = usage_of(error) + Usage(calls=refused)
                     raise error from cause
                 first = first or (error, cause)
                 refused += 1
@@ -139,9 +143,9 @@ class LiteLLMJudge:
                 break
         if response is None:
             assert first is not None
+            first[0].usage = usage_of(first[0]) + Usage(calls=refused - 1)
             raise first[0] from first[1]
-        reply = self._read(response, request, time.perf_counter() - started, secrets)
-        return replace(reply, usage=replace(reply.usage, calls=1 + refused))
+        return self._read(response, request, refused, time.perf_counter() - started, secrets)
 
     async def _complete(self, request: JudgeRequest, form: int) -> Any:
         arguments: dict[str, Any] = {k: v for k, v in asdict(request.sampling).items() if v is not None}
@@ -153,12 +157,12 @@ class LiteLLMJudge:
         if not self._hosted:
             # LiteLLM knows the parameters of OpenAI's models; what is served here knows its own.
             arguments |= {"api_base": self.info.base_url, "allowed_openai_params": list(arguments)}
-            arguments["client"] = _endpoint_client(str(self.info.base_url), self._api_key_env, str(self._key()))
+            arguments["client"] = endpoint_client(str(self.info.base_url), self._api_key_env, str(self._key()))
         if self.info.prefix_cache:
             messages = mark_prefix(request.messages, request.prefix_chars)
         else:
             messages = [dict(message) for message in request.messages]
-        return await _run(
+        return await run(
             self._timeout_seconds,
             model=self._name,
             messages=messages,
@@ -170,9 +174,11 @@ class LiteLLMJudge:
             **arguments,
         )
 
-    def _read(self, response: Any, request: JudgeRequest, latency_seconds: float, secrets: Sequence[str]) -> JudgeReply:
+    def _read(
+        self, response: Any, request: JudgeRequest, refused: int, latency_seconds: float, secrets: Sequence[str]
+    ) -> JudgeReply:
         name = self.info.name
-        usage = self._usage(response)
+        usage = self._usage(response) + Usage(calls=refused)
         if not response.choices:
             raise JudgeUnavailable(f"{name}: answered with no choices", usage=usage)
         choice = response.choices[0]
@@ -188,8 +194,9 @@ class LiteLLMJudge:
             if reason == "length":
                 limit = request.sampling.max_tokens
                 limit_text = f"max_tokens={limit}" if limit else "the provider's default for max_tokens"
+                spent = f" ({usage.output_tokens} tokens spent)" if usage.output_tokens else ""
                 fault = (
-                    f"the reply was cut off at {limit_text} with no text yet ({usage.output_tokens} tokens spent); "
+                    f"the reply was cut off at {limit_text} with no text yet{spent}; "
                     "raise max_tokens: a reasoning judge spends it on thinking first"
                 )
             raise ReplyError(f"{name}: {fault}", usage=usage, raw=text, finish_reason=reason)
@@ -223,6 +230,11 @@ class LiteLLMJudge:
         if not key:
             raise ConfigError(f"judge {self._name!r}: the environment variable {self._api_key_env} is not set or empty")
         return key
+
+
+def _price(table: Mapping[str, Any], name: str) -> float | None:
+    """USD per million tokens; LiteLLM's table has 0 where it knows no price."""
+    return 1e6 * float(table.get(name) or 0.0) or None
 
 
 def mark_prefix(messages: Sequence[ChatMessage], prefix_chars: int) -> list[dict[str, Any]]:
@@ -259,30 +271,8 @@ def _mark_text(parts: list[dict[str, Any]], prefix_chars: int) -> list[dict[str,
     return parts
 
 
-# --- Construction ---
-
-
-@cache
-def _litellm() -> Any:
-    # Else prices, Anthropic's header names and tokenizers are fetched from the network.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
-    try:
-        import litellm
-    except ImportError as exc:
-        raise ConfigError(f"this judge needs LiteLLM ({exc}): pip install 'ruler-judge[litellm]'") from exc
-    litellm.disable_hf_tokenizer_download = True
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    with warnings.catch_warnings():
-        # Its types are built at the first use, with a warning where LiteLLM's own filter is not in force.
-        warnings.simplefilter("ignore")
-        litellm.ModelResponse()
-    return litellm
-
-
 def _provider(model: str) -> tuple[str, str]:
-    litellm = _litellm()
+    litellm = load_litellm()
     try:
         bare, provider, _, _ = litellm.get_llm_provider(model)
     except litellm.exceptions.BadRequestError as exc:
@@ -293,8 +283,34 @@ def _provider(model: str) -> tuple[str, str]:
     return str(bare), str(provider)
 
 
+def _base_url_in_environment(provider: str) -> str | None:
+    """Where the environment sends a provider's calls; None: to the provider itself.
+
+    LiteLLM heeds these variables, so they say who answers: without them in the judge's identity a cache would give one
+    server's answers for another's.
+    """
+    prefixes = (provider.upper().replace("-", "_"), *_OTHER_PREFIXES.get(provider, ()))
+    names = [f"{prefix}_{suffix}" for prefix in prefixes for suffix in ("API_BASE", "BASE_URL", "ENDPOINT", "API_URL")]
+    found = sorted({os.environ[name].strip().rstrip("/") for name in names if os.environ.get(name, "").strip()})
+    for address in found:
+        _check_url(address)
+    return " or ".join(found) or None
+
+
+_OTHER_PREFIXES = {
+    "azure": ("AZURE_OPENAI",),
+    "bedrock": ("AWS_BEDROCK_RUNTIME",),
+    "huggingface": ("HF",),
+    "text-completion-openai": ("OPENAI",),
+    "vertex_ai": ("VERTEXAI", "VERTEX"),
+}
+
+
 def _check_environment(model: str) -> None:
-    missing = _litellm().validate_environment(model)["missing_keys"]
+    missing = list(load_litellm().validate_environment(model)["missing_keys"])
+    own = f"{_provider(model)[1].upper()}_API_KEY"
+    if not os.environ.get(own, "set").strip():
+        missing.append(own)  # for LiteLLM a variable that is empty is set
     # Amazon and Azure have other ways to log in, and not every variable in LiteLLM's list is needed.
     keys = [name for name in missing if re.search("KEY|TOKEN", name) and not re.match("AWS_|AZURE_", name)]
     if keys:
@@ -311,102 +327,3 @@ def _check_url(base_url: str) -> None:
         raise ConfigError(f"base_url: expected http://host:port/v1 or https://…, got {base_url!r}")
     if parts.password or parts.username:
         raise ConfigError("base_url: holds a user or password; give the key by api_key_env")
-
-
-# --- One call, leaving nothing behind ---
-
-_Clients = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], Any]]
-_clients: _Clients = weakref.WeakKeyDictionary()
-_closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = weakref.WeakKeyDictionary()
-
-
-def _endpoint_client(base_url: str, api_key_env: str | None, key: str) -> Any:
-    """The running loop's client for an endpoint of the user's own.
-
-    LiteLLM's would send it the OpenAI account's organisation, project and custom headers out of the environment, and
-    would follow a redirect with the whole prompt to another host.
-    """
-    import httpx
-    import openai
-
-    clients = _clients.setdefault(asyncio.get_running_loop(), {})
-    client = clients.get((base_url, api_key_env))
-    if client is None:
-        # Without limits on connections: how many calls run at once is not decided here.
-        hooks = {"request": [_without_account]}
-        http_client = httpx.AsyncClient(follow_redirects=False, timeout=None, limits=httpx.Limits(), event_hooks=hooks)
-        client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http_client)
-        client._custom_headers = {}
-        clients[base_url, api_key_env] = client
-    client.api_key = key
-    return client
-
-
-async def _without_account(request: Any) -> None:
-    # At the last moment: LiteLLM sets the organisation on the client at every call.
-    for name in ("openai-organization", "openai-project"):
-        request.headers.pop(name, None)
-
-
-async def _run(timeout_seconds: float, **arguments: Any) -> Any:
-    """`litellm.acompletion`, bounded in time, with no task, coroutine or connection left over."""
-    loop = asyncio.get_running_loop()
-    if loop not in _closers:
-        _closers[loop] = closer = _close_clients(id(loop))
-        await anext(closer)
-    context = contextvars.copy_context()
-    with suppress(ImportError):
-        # LiteLLM's logging worker serves callbacks we do not have and would stay on the loop as a task.
-        from litellm._internal_context import is_internal_call
-
-        context.run(is_internal_call.set, True)
-    # A task of its own: the chain of causes then holds nothing of what the caller is handling.
-    task = loop.create_task(_litellm().acompletion(**arguments), context=context)
-    try:
-        # LiteLLM's timeout is one for each read: an endpoint that trickles would never meet it.
-        async with asyncio.timeout(timeout_seconds):
-            return await asyncio.shield(task)
-    except TimeoutError as exc:
-        raise TimeoutError(f"timeout_seconds={timeout_seconds:g}") from exc
-    finally:
-        if not task.done():
-            await _cancel(task)
-
-
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    """Cancels, but not while LiteLLM makes the coroutine in its thread pool: nobody would ever await that one."""
-    try:
-        for _ in range(1000):
-            if not _is_dispatching(task):
-                break
-            await asyncio.sleep(0.001)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def _is_dispatching(task: asyncio.Task[Any]) -> bool:
-    coroutine: Any = task.get_coro()
-    while inspect.iscoroutine(getattr(coroutine, "cr_await", None)):
-        coroutine = coroutine.cr_await
-    return not task.done() and getattr(coroutine, "__qualname__", "") == "acompletion"
-
-
-async def _close_clients(loop_id: int) -> AsyncGenerator[None, None]:
-    """Closes LiteLLM's HTTP clients of one event loop when that loop shuts its asynchronous generators down.
-
-    LiteLLM keeps them past the end of their loop, where nobody can close them any more.
-    """
-    try:
-        yield
-    finally:
-        _closers.pop(asyncio.get_running_loop(), None)
-        for client in _clients.pop(asyncio.get_running_loop(), {}).values():
-            with suppress(Exception):
-                await client.close()
-        clients = _litellm().in_memory_llm_clients_cache
-        for key in [key for key in clients.cache_dict if key.endswith(f"-{loop_id}")]:
-            client = clients.cache_dict[key]
-            clients.delete_cache(key)
-            with suppress(Exception):
-                await client.close()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ruler.errors import JudgeError, JudgeRejected, JudgeUnavailable
+from ruler.types import Usage
 
 
 class _Row(NamedTuple):
@@ -48,6 +49,7 @@ _ERRORS = (  # the first row that fits counts
     _CONNECTION,
     _Row("APIError OpenAIError", None, "failed"),
 )
+_OVERLOADED = (408, 429, 529)
 _WAIT_IS_VAIN = ("insufficient_quota", "Request too large")
 """Rate limits by name that no waiting lifts."""
 _ASKING_IS_VAIN = (ImportError, TypeError, NotImplementedError, UnicodeEncodeError, FileNotFoundError)
@@ -97,12 +99,20 @@ def judge_error(exc: Exception, name: str, secrets: Sequence[str] = ()) -> tuple
         final = any(phrase in told for phrase in _WAIT_IS_VAIN)
     elif status is None:
         final = any(isinstance(e, _ASKING_IS_VAIN) for e in chain)
-    cause = next((e for e in chain if row is _CONNECTION and isinstance(e, OSError)), exc)
+    told_best = [e for kind in (OSError, httpx.TransportError) for e in chain if isinstance(e, kind) and str(e)]
+    cause = told_best[0] if told_best and row is _CONNECTION else exc
     detail = one_line(str(cause), secrets)
+    # An endpoint bills no error, and nothing that did not reach it; else nobody can say.
+    unbilled = status is not None or any(
+        isinstance(e, (httpx.ConnectError, aiohttp.ClientConnectorError)) for e in chain
+    )
+    usage = Usage(calls=1, cost_usd=0.0 if unbilled else None)
     message = f"{name}: {row.says}{f' (HTTP {status})' if status else ''}{f': {detail}' if detail else ''}"
     if final or row.error is JudgeRejected:
-        return JudgeRejected(message), row.may_be_form and status in (None, 400, 422)
-    return JudgeUnavailable(message, retry_after_seconds=_retry_after(chain)), False
+        return JudgeRejected(message, usage=usage), row.may_be_form and status in (None, 400, 422)
+    overloaded = row is _TIMEOUT or row.says == "rate limited" or status in _OVERLOADED
+    error = JudgeUnavailable(message, usage=usage, retry_after_seconds=_retry_after(chain), overloaded=overloaded)
+    return error, False
 
 
 def _classes(names: str, *modules: Any) -> tuple[type[BaseException], ...]:

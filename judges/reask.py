@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 
-from ruler.errors import BudgetExceeded, ConfigError, JudgeError, ReplyError
-from ruler.types import ChatMessage, Judge, JudgeInfo, JudgeReply, JudgeRequest, Usage, judge_info, usage_of
+from judges.wrapper import JudgeWrapper
+from ruler.errors import BudgetExceeded, ConfigError, JudgeError, JudgeRejected, ReplyError
+from ruler.types import ChatMessage, Judge, JudgeReply, JudgeRequest, Usage, usage_of, with_usage
 
 _MAX_QUOTED_CHARS = 4_000
 
 
-class ReaskingJudge:
+class ReaskingJudge(JudgeWrapper):
     """A judge whose replies have passed `request.check`, after at most `max_reasks` corrections.
 
     The reply carries the usage and latency of all attempts. A reply that was cut off is not asked for again: the same
@@ -24,19 +24,13 @@ class ReaskingJudge:
     def __init__(self, judge: Judge, *, max_reasks: int = 2) -> None:
         if max_reasks < 0:
             raise ConfigError(f"max_reasks: expected at least 0, got {max_reasks}")
-        self._judge = judge
-        self.__qualname__ = judge_info(judge).name
+        super().__init__(judge)
         self._max_reasks = max_reasks
-
-    @property
-    def info(self) -> JudgeInfo | None:
-        """That of the judge inside; None when it has none, so that nobody takes a name for an identity."""
-        info = getattr(self._judge, "info", None)
-        return info if isinstance(info, JudgeInfo) else None
 
     async def __call__(self, request: JudgeRequest) -> JudgeReply:
         usage, latency = Usage(), 0.0
         asked = request
+        refused_reply: ReplyError | None = None
         for attempt in range(1 + self._max_reasks):
             try:
                 reply = await self._judge(asked)
@@ -45,6 +39,7 @@ class ReaskingJudge:
                 return replace(reply, usage=usage, latency_seconds=latency)
             except ReplyError as error:
                 usage = usage + usage_of(error)
+                refused_reply = error
                 if error.finish_reason == "length" or attempt == self._max_reasks:
                     times = f" (asked {attempt + 1} times)" if attempt else ""
                     raise ReplyError(
@@ -52,10 +47,14 @@ class ReaskingJudge:
                     ) from error
                 asked = replace(request, messages=(*request.messages, *_correction(request, error)))
             except (JudgeError, BudgetExceeded) as error:
-                # A copy: the judge may keep and raise one object many times.
-                raised = copy(error)
-                raised.usage = usage + usage_of(error)
-                raise raised from error
+                if refused_reply and isinstance(error, JudgeRejected):
+                    # The question was answered, badly: it is the correction that is refused, for its length perhaps.
+                    raise with_usage(
+                        refused_reply,
+                        usage + usage_of(error),
+                        message=f"{refused_reply} (asking again was rejected: {error})",
+                    ) from error
+                raise with_usage(error, usage + usage_of(error)) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 

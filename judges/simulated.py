@@ -96,7 +96,14 @@ class SimulatedJudge:
             if getattr(self._behaviour, field.name) != field.default
         ]
         name = "&".join([f"quality={self._quality_name}", *changed])
-        self.info = JudgeInfo(backend="simulated", model=f"simulated?{name}")
+        self.info = JudgeInfo(
+            backend="simulated",
+            model=f"simulated?{name}",
+            # The name of a function of the caller's, or of a file's truth, does not tell what it will say.
+            cacheable=quality in known,
+            input_price=0.0,
+            output_price=0.0,
+        )
 
     async def __call__(self, request: JudgeRequest) -> JudgeReply:
         """Scores for the rollouts found between the prompt's fences.

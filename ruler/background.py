@@ -39,6 +39,16 @@ def run_in_background(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    while not loop.is_closed():
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            # Raised by some task, and given to whoever waits for it: no reason to leave all others waiting for ever.
+            continue
+        return
+
+
 async def _contained(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await work
@@ -62,7 +72,7 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         # Threads do not survive a fork: the child needs its own.
         if _loop is None or _owner != os.getpid():
             _loop, _owner = asyncio.new_event_loop(), os.getpid()
-            _thread = threading.Thread(target=_loop.run_forever, name="ruler-background", daemon=True)
+            _thread = threading.Thread(target=_run, args=(_loop,), name="ruler-background", daemon=True)
             _thread.start()
             atexit.register(_close)
         return _loop

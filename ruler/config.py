@@ -1,82 +1,302 @@
-"""Settings from strings and the environment: a judge SPEC becomes a judge.
+"""Settings from files, the environment and options; from them the judges, each in its stack of layers.
 
 The only place of the library that knows the `judges` package, and it loads it only when a judge is wanted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.metadata
-import math
 import os
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from ruler.errors import ConfigError
-from ruler.types import Judge, Sampling
+from ruler.spec import Around, Spec
+from ruler.types import Judge
 
 if TYPE_CHECKING:
+    from judges.archive import Archive
+    from judges.meter import Meter
     from judges.simulated import Quality
+    from judges.store import Store
 
 _NO_JUDGE = (
     "no judge: give one (--judge, or RULER_JUDGE in the environment), for example openai/gpt-5-mini with "
     "OPENAI_API_KEY set, or http://localhost:8000/v1#model for a server of your own; "
     "to try without a key: --judge simulated"
 )
-_LATER = ("vllm:", "transformers:", "embedded")
+
+
+class Settings(BaseModel):
+    """Who judges, and what a run may cost. `read_settings` makes it from a file, the environment and options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judge: tuple[StrictStr, ...] = ()
+    """SPECs; several are a jury."""
+    fallback: tuple[StrictStr, ...] = ()
+    """SPECs of judges that are asked, in turn, when the one judge is unavailable or rejects a request."""
+    policy: StrictStr | None = None
+    """The model that wrote the rollouts, for a warning when a judge is of its family."""
+    cache: StrictStr | None = None
+    """A file, `redis://host:port/0`, or `off`; None: a file in the platform's cache folder."""
+    cache_mode: Literal["use", "refresh", "readonly"] = "use"
+    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
+    max_total_tokens: StrictInt | None = Field(default=None, gt=0)
+
+    @field_validator("judge", "fallback", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        if not isinstance(value, str | list | tuple):
+            raise PydanticCustomError("spec", "expected a SPEC or a list of SPECs")
+        return (value,) if isinstance(value, str) else value
+
+
+def read_settings(path: Path | None = None, **given: object) -> Settings:
+    """The settings of a TOML file, over them those of the environment, over them those given here.
+
+    Args:
+        path: a TOML file with the keys of `Settings`; None: the one that RULER_SETTINGS names, if any.
+        given: by the names of `Settings`; None and an empty list leave a setting as it is.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown or a value wrong; names all three.
+    """
+    in_environment = os.environ.get("RULER_SETTINGS")
+    named = path or (Path(in_environment) if in_environment else None)
+    values = _validated(_toml(named), f"settings {named}: ").model_dump(exclude_unset=True) if named else {}
+    environment = {name: os.environ.get(f"RULER_{name.upper()}", "").strip() or None for name in ("judge", "cache")}
+    for more in (environment, given):
+        values |= {key: value for key, value in more.items() if value is not None and value != []}
+    return _validated(values, "")
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"settings {path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"settings {path}: is not TOML: {error}") from error
+
+
+def _validated(values: Mapping[str, object], where: str) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            raise ConfigError(f"{where}unknown setting {name!r}; known are {known}") from None
+        raise ConfigError(f"{where}{name}: {first['msg']}, got {first['input']!r:.80}") from None
+
+
+@dataclass(frozen=True)
+class LoadedJudges:
+    """The judges of a run, what they have spent, and where their replies are kept."""
+
+    judges: tuple[Judge, ...]
+    """One, or the members of a jury."""
+    meter: Meter
+    store: Store | None
+    caches: tuple[Any, ...]
+    """The `judges.cache.CachedJudge` of each stack."""
+    closing: tuple[Any, ...]
+    """Backends that hold an engine."""
+
+    @property
+    def unreadable(self) -> int:
+        """Cache entries that could not be used so far."""
+        return sum(layer.unreadable for layer in self.caches)
+
+    async def close(self) -> None:
+        """Ends engines and gives the store back; what was awaited is kept."""
+        try:
+            for backend in self.closing:
+                await asyncio.to_thread(backend.close)  # it waits for an engine's end
+        finally:
+            if self.store is not None:
+                await self.store.close()
 
 
 def load_judge(spec: str | None = None, *, truth: Quality | None = None) -> Judge:
-    """The judge that a SPEC names, with corrective re-asks around it.
+    """The judge that a SPEC names, in its whole stack: cache, re-asks, retries, limits, meter.
 
     Args:
-        spec: any LiteLLM name (`openai/gpt-5-mini`), `http://host:port/v1#model` for an OpenAI-compatible server, or
-            `simulated`; settings follow as `?temperature=0&max_tokens=4000&timeout=60&api_key_env=NAME`. None or
-            empty: the environment's RULER_JUDGE.
+        spec: see docs/judges.md; None or empty: the environment's RULER_JUDGE.
         truth: what `simulated?quality=truth` scores by; only evaluation has it.
 
     Raises:
         ConfigError: no judge, an unknown one, a bad setting, a missing extra or key; names the value.
     """
-    spec = (spec or os.environ.get("RULER_JUDGE") or "").strip()
-    if not spec:
+    settings = read_settings(judge=(spec or "").strip() or None)
+    loaded = load_judges(settings, truth=truth)
+    if len(loaded.judges) > 1:
+        raise ConfigError(f"judge: expected one, the settings name {len(loaded.judges)}")
+    return loaded.judges[0]
+
+
+def load_judges(settings: Settings, *, truth: Quality | None = None, ask: bool = True) -> LoadedJudges:
+    """The judges that the settings name, each in a stack of its own, with one meter and one store.
+
+    The stack, outermost first: cache, re-ask, retry, limits, meter, backend. A chain of fallbacks wraps whole stacks.
+
+    Args:
+        settings: who judges, and within which caps.
+        truth: what `simulated?quality=truth` scores by.
+        ask: False: only what the judges say of themselves is wanted; no key is needed and no cache is opened.
+
+    Raises:
+        ConfigError: as `load_judge`; fallbacks together with a jury; a cap on money with an unknown price.
+    """
+    specs = [text.strip() for text in settings.judge]
+    if not any(specs):
         raise ConfigError(_NO_JUDGE)
-    name, settings = _split(spec)
-    if name == "simulated":
-        backend = _simulated(settings, truth)
-    elif name.startswith(_LATER):
-        raise ConfigError(f"judge {spec!r}: this kind of judge is not in this version yet")
-    else:
-        backend = _litellm(name, settings)
-    judge: Judge = _judges_module("reask").ReaskingJudge(backend)
+    if not all((*specs, *(text.strip() for text in settings.fallback))):
+        raise ConfigError("judge: one of the SPECs is empty")
+    if settings.fallback and len(specs) > 1:
+        raise ConfigError("fallback: stands in for one judge; a jury needs all of its members")
+    will_be_asked = ask and settings.cache_mode != "readonly"
+    meter = _meter(settings if will_be_asked else Settings())  # where nothing can be spent no price need be known
+    store = _store(settings) if ask else None
+    stacks: list[Judge] = []
+    backends: list[Any] = []
+    for text in (*specs, *settings.fallback):
+        spec = Spec.parse(text)
+        backend = _backend(spec, truth, will_be_asked=will_be_asked)
+        backends.append(backend)
+        stacks.append(_stack(backend, spec.around, meter, store, settings.cache_mode))
+    caches = tuple(stacks) if store is not None else ()
+    if settings.fallback:
+        stacks = [_judges_module("fallback").FallbackJudge(stacks)]
+    closing = tuple(backend for backend in backends if hasattr(backend, "close"))
+    return LoadedJudges(tuple(stacks), meter, store, caches, closing)
+
+
+def wrap_judge(
+    judge: Judge, options: str = "", *, settings: Settings | None = None, meter: Meter | None = None
+) -> Judge:
+    """A judge of your own in the whole stack: cache, re-asks, retries, limits, meter.
+
+    Args:
+        judge: an async callable. It is cached only with an `info` that tells what answers.
+        options: how it is asked, as in a SPEC: `concurrency=8&attempts=3`.
+        settings: where replies are kept and what may be spent; None: those of the environment.
+        meter: counts for several judges together, within its own caps; None: one for this judge alone.
+
+    Raises:
+        ConfigError: a bad option, a cache that cannot be opened, a cap on money with an unknown price.
+    """
+    chosen = settings or read_settings()
+    meter = meter or _meter(chosen)
+    return _stack(judge, Around.parse(options), meter, _store(chosen), chosen.cache_mode)
+
+
+def _store(settings: Settings) -> Store | None:
+    store = open_store(settings.cache)
+    if store is None and settings.cache_mode != "use":
+        raise ConfigError(f"cache_mode {settings.cache_mode!r}: there is no cache (cache = 'off')")
+    return store
+
+
+def _meter(settings: Settings) -> Meter:
+    meter: Meter = _judges_module("meter").Meter(
+        max_cost_usd=settings.max_cost_usd, max_total_tokens=settings.max_total_tokens
+    )
+    return meter
+
+
+def _stack(judge: Judge, around: Around, meter: Meter, store: Store | None, cache_mode: str) -> Judge:
+    # The meter sees every attempt. The limits see every attempt, too, and hold no place while a retry waits. The re-ask
+    # is under the cache, so that the first usable reply is kept under the question that was asked.
+    limits = _judges_module("limits")
+    judge = _judges_module("meter").MeteredJudge(judge, meter)
+    judge = limits.LimitedJudge(judge, limits.Limits(**around.limits))
+    judge = _judges_module("retry").RetryingJudge(judge, **around.retry)
+    judge = _judges_module("reask").ReaskingJudge(judge, max_reasks=around.max_reasks)
+    if store is not None:
+        judge = _judges_module("cache").CachedJudge(judge, store, mode=cache_mode)
     return judge
 
 
-def _split(spec: str) -> tuple[str, dict[str, str]]:
-    name, _, query = spec.partition("?")
-    if "#" in query:
-        raise ConfigError(f"judge {spec!r}: settings come after the model: http://host:port/v1#model?temperature=0")
-    settings: dict[str, str] = {}
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError:
-        raise ConfigError(f"judge {spec!r}: expected settings as key=value&key=value, got {query!r}") from None
-    for key, value in pairs:
-        if key in settings:
-            raise ConfigError(f"judge {spec!r}: the setting {key!r} is given twice")
-        settings[key] = value
-    return name, settings
+def open_store(location: str | None = None) -> Store | None:
+    """Where replies are kept.
+
+    Args:
+        location: a path, `redis://host:port/0`, or `off`; None or empty: a file in the platform's cache folder.
+
+    Returns:
+        None when it is off.
+
+    Raises:
+        ConfigError: it cannot be opened, or is something else.
+    """
+    location = (location or "").strip()
+    scheme, separator, _ = location.partition("://")
+    if location.lower() == "off":
+        return None
+    store: Store
+    if separator:
+        if scheme.lower() not in ("redis", "rediss"):
+            # Not repeated: a password may stand in it.
+            raise ConfigError("cache: expected a file, redis://host:port/0, rediss://… or off, got another address")
+        store = _judges_module("store_redis").RedisStore(f"{scheme.lower()}{location[len(scheme) :]}")
+    else:
+        store = _judges_module("store_sqlite").SqliteStore(Path(location) if location else _default_path())
+    return store
 
 
-def _simulated(settings: Mapping[str, str], truth: Quality | None) -> Judge:
-    module = _judges_module("simulated")
-    numbers = ("noise", "flip", "slot_bias", "length_bias", "failure", "scale", "offset")
-    readers: dict[str, Callable[[str], Any]] = {"quality": str, "shape": str, "seed": int}
-    values = _read("simulated", settings, readers | dict.fromkeys(numbers, float))
+def open_archive(location: str | None = None) -> Archive:
+    """The store as a whole: to count, clear, export and import it.
+
+    Raises:
+        ConfigError: as `open_store`; or it is off.
+    """
+    store = open_store(location)
+    if store is None:
+        raise ConfigError("cache: it is off; give --cache, or set RULER_CACHE")
+    archive: Archive = _judges_module("archive").Archive(store)
+    return archive
+
+
+def _default_path() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ruler-judge", appauthor=False) / "replies.sqlite3"
+
+
+def _backend(spec: Spec, truth: Quality | None, *, will_be_asked: bool) -> Judge:
+    module = _judges_module(spec.kind)
+    judge: Judge
+    if spec.kind == "simulated":
+        judge = _simulated(module, dict(spec.backend), truth)
+    elif spec.kind == "litellm":
+        judge = module.LiteLLMJudge(
+            model=spec.model,
+            base_url=spec.base_url,
+            sampling=spec.sampling,
+            require_key=will_be_asked,
+            **spec.backend,
+        )
+    elif spec.kind == "vllm":
+        judge = module.VLLMJudge(spec.model, sampling=spec.sampling, engine=spec.engine, **spec.backend)
+    else:
+        judge = module.TransformersJudge(spec.model, **spec.backend)
+    return judge
+
+
+def _simulated(module: ModuleType, values: dict[str, Any], truth: Quality | None) -> Judge:
     feature = values.pop("quality", "length")
     features: dict[str, Quality] = dict(module.FEATURES)
     if truth:
@@ -86,85 +306,6 @@ def _simulated(settings: Mapping[str, str], truth: Quality | None) -> Judge:
         raise ConfigError(f"simulated: quality: expected one of {', '.join(features)}, got {feature!r}{hint}")
     judge: Judge = module.SimulatedJudge(features[feature], quality_name=feature, behaviour=module.Behaviour(**values))
     return judge
-
-
-def _litellm(name: str, settings: Mapping[str, str]) -> Judge:
-    module = _judges_module("litellm")
-    sampling: dict[str, Callable[[str], Any]] = {
-        "temperature": _at_least_0,
-        "top_p": _at_least_0,
-        "max_tokens": _positive,
-        "seed": int,
-        "reasoning_effort": str,
-    }
-    others: dict[str, Callable[[str], Any]] = {
-        "timeout": _positive_number,
-        "api_key_env": str,
-        "context_tokens": _positive,
-        "images": _flag,
-        "input_price": _at_least_0,
-        "output_price": _at_least_0,
-    }
-    values = _read(name, settings, sampling | others)
-    if "timeout" in values:
-        values["timeout_seconds"] = values.pop("timeout")
-    chosen = Sampling(**{key: values.pop(key) for key in sampling if key in values})
-    if name.startswith(("http://", "https://")):
-        base_url, _, model = name.partition("#")
-        if not model:
-            raise ConfigError(f"judge {name!r}: expected http://host:port/v1#model, with the model after #")
-        if "@" in base_url:
-            # The address stands in every result; a password must not.
-            raise ConfigError("judge: the address holds a user or password; put the key into api_key_env=NAME")
-        values["base_url"] = base_url
-    else:
-        model = name
-    judge: Judge = module.LiteLLMJudge(model=model, sampling=chosen, **values)
-    return judge
-
-
-def _read(name: str, settings: Mapping[str, str], readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-    values = {}
-    for key, text in settings.items():
-        if key not in readers:
-            raise ConfigError(f"judge {name!r}: unknown setting {key!r}; known are {', '.join(sorted(readers))}")
-        try:
-            values[key] = readers[key](text)
-        except ValueError as error:
-            reason = f" ({error})" if type(error) is _Range else ""
-            raise ConfigError(f"judge {name!r}: {key}: cannot use {text!r}{reason}") from None
-    return values
-
-
-class _Range(ValueError):
-    pass
-
-
-def _at_least_0(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise _Range("expected at least 0")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise _Range("expected a positive number")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise _Range("expected at least 1")
-    return value
-
-
-def _flag(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise _Range("expected true or false")
-    return text == "true"
 
 
 def _judges_module(name: str) -> ModuleType:

@@ -71,13 +71,22 @@ class JudgeUnavailable(JudgeError):
 
     Attributes:
         retry_after_seconds: how long the judge asked to be left alone; None when it did not say.
+        overloaded: whether it asked for less (a rate limit) or was too slow (a timeout).
     """
 
     code = "unavailable"
 
-    def __init__(self, message: str, *, usage: Usage | None = None, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        usage: Usage | None = None,
+        retry_after_seconds: float | None = None,
+        overloaded: bool = False,
+    ) -> None:
         super().__init__(message, usage=usage)
         self.retry_after_seconds = retry_after_seconds
+        self.overloaded = overloaded
 
 
 class JudgeRejected(JudgeError):

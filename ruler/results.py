@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 from ruler.errors import ConfigError
 from ruler.records import copy_stream, open_read
-from ruler.types import FailedGroup, Group, ScoredGroup, Usage
+from ruler.types import FailedGroup, Group, Juror, ScoredGroup, Usage
 
 
 def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
@@ -46,11 +46,27 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
             }
             for score in result.rollouts
         ]
-        record |= {"model": result.model, "orders_used": result.orders_used}
+        record["model"] = result.model
+        if result.answered_by is not None:
+            record["answered_by"] = result.answered_by
+        record["orders_used"] = result.orders_used
         if result.absolute:
             record["absolute"] = True
+        if result.jury:
+            record["jury"] = [_juror_record(juror) for juror in result.jury]
     record |= {key: getattr(result, key) for key in _MADE_BY}
     record["usage"] = usage_record(result.usage)
+    return record
+
+
+def _juror_record(juror: Juror) -> dict[str, Any]:
+    record: dict[str, Any] = {"judge": juror.judge, "model": juror.model}
+    if juror.answered_by is not None:
+        record["answered_by"] = juror.answered_by
+    record["scores"] = list(juror.scores)
+    if any(note is not None for note in juror.notes):
+        record["notes"] = list(juror.notes)
+    record["usage"] = usage_record(juror.usage)
     return record
 
 
@@ -64,8 +80,9 @@ def failure_records(results: Iterable[ScoredGroup | FailedGroup]) -> list[dict[s
 
 
 def usage_record(usage: Usage) -> dict[str, Any]:
-    """The usage as a JSON object; `cost_usd` is null when a price is unknown."""
-    return {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+    """The usage as a JSON object; `cost_usd` is null when a price is unknown, `wait_seconds` has 3 decimals."""
+    record = {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+    return record | {"wait_seconds": round(usage.wait_seconds, 3)}
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:

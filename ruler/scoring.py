@@ -1,4 +1,4 @@
-"""From a group to its scores: pack, ask, read.
+"""From a group to its scores: pack, ask, read, combine.
 
 ruler = Ruler("openai/gpt-5-mini", rubric="Prefer short, correct answers.")
 scored = await ruler.score(Group.of([messages_1, messages_2]))
@@ -6,19 +6,22 @@ scored = await ruler.score(Group.of([messages_1, messages_2]))
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from ruler.asking import Answer, Question, ask_all, check_window
 from ruler.background import run_in_background
-from ruler.errors import BudgetExceeded, ConfigError, GroupError, JudgeError, PackingError, ReplyError, RulerError
+from ruler.errors import ConfigError, GroupError, ReplyError, RulerError
+from ruler.families import family_warning
+from ruler.jury import juror, mean_scores, read_judges
 from ruler.orders import seeded_order
 from ruler.packing import PackedGroup, PackedPrompt, PromptOptions, pack
-from ruler.reply import MAX_REPLY_CHARS, Verdict, read_reply, reply_schema
+from ruler.reply import MAX_REPLY_CHARS, read_reply, reply_schema
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
+from ruler.stream import check_item, settle_all
 from ruler.types import (
     FailedGroup,
     Group,
@@ -41,6 +44,8 @@ class JudgeCall:
     """One question as it was asked and answered, for an audit log."""
 
     group_id: str
+    judge: str
+    """Name of the judge that was asked."""
     request: JudgeRequest
     shown: Mapping[str, tuple[str, ...]]
     """Label -> the caller's rollout ids it stood for, in the order shown."""
@@ -50,58 +55,72 @@ class JudgeCall:
 
 
 class Ruler:
-    """Scores groups of rollouts with one judge and one rubric. Safe for concurrent use."""
+    """Scores groups of rollouts with one rubric and one judge, or several. Safe for concurrent use.
+
+    Attributes:
+        judges: the judges, in the order in which they were given and are asked.
+        judge_name: the judge's name in results; the names of a jury joined by " + ".
+        rubric: what they are told to value.
+        prompt_version: of the prompts' layout, with the options that change it.
+        orders: how many orders each judge is shown.
+    """
 
     def __init__(
         self,
-        judge: Judge | str,
+        judge: Judge | str | Sequence[Judge | str],
         *,
         rubric: Rubric | str = DEFAULT_RUBRIC,
         notes: bool = True,
         reasoning: bool = False,
         reference: bool = False,
         absolute: bool = False,
+        policy: str | None = None,
         concurrency: int = 16,
         on_call: Callable[[JudgeCall], None] | None = None,
     ) -> None:
         """Makes a scorer; asks nothing yet.
 
         Args:
-            judge: an async callable, or a SPEC such as `openai/gpt-5-mini` (see `ruler.config.load_judge`).
+            judge: an async callable, or a SPEC such as `openai/gpt-5-mini` (see `ruler.config.load_judge`). A sequence
+                of them is a jury: all are asked about each group, and the score is the mean of theirs.
             rubric: what to value; a string is a rubric named "custom".
             notes: have the judge write a short note on each rollout before it scores.
             reasoning: show what policies wrote under separate reasoning keys.
             reference: show the group's reference answer, where it has one.
             absolute: score groups of one; such a score compares with nothing.
+            policy: name of the model that wrote the rollouts. Never shown to a judge: it only brings a UserWarning
+                when a judge is of the same family.
             concurrency: how many groups `score_many` and `score_stream` have in flight.
             on_call: told of every question once it is settled; an exception that it raises stops the run.
 
         Raises:
-            ConfigError: a bad SPEC, no judge, no rubric, or a concurrency below 1.
+            ConfigError: a bad SPEC, no judge, two judges of one name, no rubric, or a concurrency below 1.
         """
         if concurrency < 1:
             raise ConfigError(f"concurrency: expected at least 1, got {concurrency}")
-        if isinstance(judge, str):
-            from ruler.config import load_judge  # the core knows no judges; only the SPEC form needs them
-
-            self.judge = load_judge(judge)
-        elif not callable(judge):
-            raise ConfigError(f"judge: expected an async callable or a SPEC, got {judge!r:.80}")
-        else:
-            self.judge = judge
-        self.judge_name = judge_info(self.judge).name
+        if not isinstance(policy, str | None):
+            raise ConfigError(f"policy: expected the name of a model, got {policy!r:.80}")
+        self.judges = read_judges(judge)
+        infos = [judge_info(one) for one in self.judges]
+        self._names = tuple(info.name for info in infos)
+        self.judge_name = " + ".join(self._names)
         self.rubric = _rubric(rubric)
         self.options = PromptOptions(notes=notes, reasoning=reasoning, reference=reference)
-        # What a judge is shown of images changes the prompt, too.
-        self.prompt_version = self.options.version + "+images" * judge_info(self.judge).images
+        self.prompt_version = self.options.version + _images_version(infos)
         self.orders = 1
         self._absolute = absolute
         self._concurrency = concurrency
         self._on_call = on_call
+        if related := family_warning(self._names, policy or ""):
+            warnings.warn(related, stacklevel=2)
 
     def pack(self, group: Group) -> list[PackedPrompt]:
-        """The prompts `score` would ask for this group, in order; nothing is asked."""
-        return self._prompts(self._pack(group))
+        """The prompts `score` would ask for this group, in the order of `judges`; nothing is asked.
+
+        There is one for every question, because each is paid for: judges that would be shown the same have equal
+        prompts here.
+        """
+        return [question.prompt for question in self._plan(self._pack(group))]
 
     async def score(self, group: Group) -> ScoredGroup:
         """The group's scores, in the caller's order.
@@ -109,10 +128,13 @@ class Ruler:
         Rollouts that read the same are judged once and get the same score. When all read the same the group is
         "tied": nothing is asked and there is no score. A group of one is refused unless `absolute`.
 
+        A jury scores only together: when one of its judges fails, the group does. The error names that judge and
+        carries what all of them spent.
+
         Raises:
             GroupError: a group of one.
-            PackingError: the group does not fit the judge's window.
-            BudgetExceeded: the judge's cap is reached.
+            PackingError: the group does not fit a judge's window; nobody has been asked then.
+            BudgetExceeded: a judge's cap is reached.
             JudgeError: no usable reply (JudgeUnavailable, JudgeRejected, ReplyError).
         """
         if not isinstance(group, Group):
@@ -123,11 +145,12 @@ class Ruler:
                 "absolute=True (--absolute) scores it all the same"
             )
         packed = self._pack(group)
-        if len(packed.rollouts) == 1 and len(group.rollouts) > 1:
-            return self._result(packed, None, None)
-        (prompt,) = self._prompts(packed)
-        reply, verdict = await self._ask(packed, prompt)
-        return self._result(packed, reply, verdict)
+        questions = self._plan(packed)
+        if len(questions[0].prompt.labels) == 1 and len(group.rollouts) > 1:
+            return self._result(packed, [])
+        for question in questions:
+            check_window(question, group.id)
+        return self._result(packed, await ask_all(questions, partial(self._settled, group)))
 
     async def score_many(self, groups: Iterable[Group], *, progress: bool = False) -> list[ScoredGroup | FailedGroup]:
         """One result per group, in the given order; a failure is a FailedGroup and disturbs no other.
@@ -140,7 +163,7 @@ class Ruler:
         """
         groups = list(groups)
         for place, group in enumerate(groups):
-            _check_item(group, f"groups[{place}]")
+            check_item(group, f"groups[{place}]")
         results: dict[int, ScoredGroup | FailedGroup] = {}
         if progress:
             from ruler.progress import ScoringProgress  # rich is not loaded with the library
@@ -156,7 +179,7 @@ class Ruler:
                         shown.add(result)
         return [results[index] for index in range(len(groups))]
 
-    async def score_stream(
+    def score_stream(
         self, groups: Iterable[Group] | AsyncIterable[Group]
     ) -> AsyncGenerator[tuple[int, ScoredGroup | FailedGroup], None]:
         """(index, result) of each group as it finishes; groups are taken as places come free.
@@ -168,39 +191,7 @@ class Ruler:
         Raises:
             GroupError: an item is no Group.
         """
-        source = aiter(groups if isinstance(groups, AsyncIterable) else _async(groups))
-        running: dict[asyncio.Task[ScoredGroup | FailedGroup], int] = {}
-        upcoming: asyncio.Task[Group | None] | None = None
-        stopped: FailedGroup | None = None
-        exhausted = False
-        num_taken = 0
-        try:
-            while True:
-                if not exhausted and upcoming is None and len(running) < self._concurrency:
-                    upcoming = asyncio.create_task(_next(source))
-                if upcoming is None and not running:
-                    return
-                waiting = (*running, upcoming) if upcoming else running
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if upcoming in done:
-                    group, upcoming = upcoming.result(), None
-                    if group is None:
-                        exhausted = True
-                    elif stopped:
-                        yield num_taken, self._failed(group, BudgetExceeded(stopped.message))
-                    else:
-                        running[asyncio.create_task(self._settle(group))] = num_taken
-                    num_taken += group is not None
-                for settled in [task for task in running if task in done]:
-                    result = settled.result()
-                    if isinstance(result, FailedGroup) and result.reason == BudgetExceeded.code:
-                        stopped = result
-                    yield running.pop(settled), result
-        finally:
-            left = [*running, *([upcoming] if upcoming else [])]
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        return settle_all(groups, self._settle, self._failed, concurrency=self._concurrency)
 
     def score_sync(self, group: Group) -> ScoredGroup:
         """`score` for code that is not async: scripts, and notebooks with a running event loop.
@@ -209,63 +200,35 @@ class Ruler:
         """
         return run_in_background(self.score(group))
 
-    def _pack(self, group: Group) -> PackedGroup:
-        return pack(group, self.rubric, self.options, images=judge_info(self.judge).images)
+    def _pack(self, group: Group) -> dict[bool, PackedGroup]:
+        """The group laid out without images, with them, or both: in nothing else do the judges' prompts differ."""
+        shown = {judge_info(judge).images for judge in self.judges}
+        return {images: pack(group, self.rubric, self.options, images=images) for images in shown}
 
-    def _prompts(self, packed: PackedGroup) -> list[PackedPrompt]:
-        return [packed.prompt(seeded_order(len(packed.rollouts), packed.seed))]
+    def _plan(self, packed: Mapping[bool, PackedGroup]) -> list[Question]:
+        """What is to be asked, judge by judge."""
+        prompts = {images: one.prompt(seeded_order(len(one.rollouts), one.seed)) for images, one in packed.items()}
+        questions = []
+        for name, judge in zip(self._names, self.judges, strict=True):
+            info = judge_info(judge)
+            prompt = prompts[info.images]
+            questions.append(Question(judge, name, prompt, self._request(prompt, info)))
+        return questions
 
-    async def _ask(self, packed: PackedGroup, prompt: PackedPrompt) -> tuple[JudgeReply, Verdict]:
-        info = judge_info(self.judge)
-        _check_window(packed.group, prompt, info)
-        check = partial(read_reply, ids=prompt.labels)
-        request = JudgeRequest(
+    def _request(self, prompt: PackedPrompt, info: JudgeInfo) -> JudgeRequest:
+        return JudgeRequest(
             messages=prompt.messages,
             schema=reply_schema(notes=self.options.notes),  # equal every time, and nobody's to change for the next
             ids=prompt.labels,
             sampling=info.sampling,
             prefix_chars=prompt.prefix_chars if self.orders > 1 else 0,
-            check=check,
+            check=partial(read_reply, ids=prompt.labels),
         )
-        reply: JudgeReply | None = None
-        error: RulerError | None = None
-        try:
-            reply = await self._call(request)
-            return reply, self._read(reply, check)
-        except RulerError as raised:
-            error = raised
-            raise
-        finally:
-            if self._on_call and (reply or error):
-                self._on_call(JudgeCall(packed.group.id, request, prompt.rollouts, reply, error))
 
-    async def _call(self, request: JudgeRequest) -> JudgeReply:
-        try:
-            reply = await self.judge(request)
-        except RulerError:
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Nobody cancelled us: something inside the judge gave up. It must not look like the end of the run.
-            raise JudgeError("the judge was cancelled from inside") from error
-        except Exception as error:
-            # A user's judge may raise anything, and must not take the other groups down.
-            raise JudgeError(f"the judge raised {type(error).__name__}: {error}") from error
-        if not isinstance(reply, JudgeReply):
-            raise JudgeError(f"the judge returned {type(reply).__name__}, not a JudgeReply")
-        fault = _reply_fault(reply)
-        if fault:
-            raise JudgeError(f"the judge returned a JudgeReply with {fault}")
-        return reply
-
-    @staticmethod
-    def _read(reply: JudgeReply, check: Callable[[str], Verdict]) -> Verdict:
-        try:
-            return check(reply.text)
-        except ReplyError as error:
-            raise ReplyError(str(error), usage=reply.usage, raw=error.raw, finish_reason=reply.finish_reason) from None
+    def _settled(self, group: Group, question: Question, reply: JudgeReply | None, error: RulerError | None) -> None:
+        if self._on_call:
+            shown = question.prompt.rollouts
+            self._on_call(JudgeCall(group.id, question.judge_name, question.request, shown, reply, error))
 
     async def _settle(self, group: Group) -> ScoredGroup | FailedGroup:
         try:
@@ -273,32 +236,37 @@ class Ruler:
         except RulerError as error:
             return self._failed(group, error)
 
-    def _result(self, packed: PackedGroup, reply: JudgeReply | None, verdict: Verdict | None) -> ScoredGroup:
-        group = packed.group
-        label_of = {name: rollout.label for rollout in packed.rollouts for name in rollout.rollout_ids}
+    def _result(self, packed: Mapping[bool, PackedGroup], answers: Sequence[Answer]) -> ScoredGroup:
+        """The group with what its judges say; tied without answers."""
+        one = next(iter(packed.values()))
+        group = one.group
+        jurors = [juror(answer, group) for answer in answers]
+        nothing = [None] * len(group.rollouts)
         rollouts = tuple(
-            Score(
-                id=rollout.id,
-                score=verdict.scores[label_of[rollout.id]] if verdict else None,
-                note=verdict.notes.get(label_of[rollout.id]) if verdict else None,
-                flags=packed.flags[rollout.id],
+            Score(id=rollout.id, score=score, note=note, flags=one.flags[rollout.id])
+            for rollout, score, note in zip(
+                group.rollouts,
+                mean_scores(jurors) if jurors else nothing,
+                jurors[0].notes if jurors else nothing,
+                strict=True,
             )
-            for rollout in group.rollouts
         )
         return ScoredGroup(
             group_id=group.id,
             group_digest=group.digest,
             rollouts_digest=group.rollouts_digest,
-            status="scored" if verdict else "tied",
+            status="scored" if jurors else "tied",
             rollouts=rollouts,
-            usage=reply.usage if reply else Usage(),
+            usage=sum((answer.usage for answer in answers), Usage()),
             judge=self.judge_name,
-            model=reply.model if reply else None,
+            model=" + ".join(member.model for member in jurors) if jurors else None,
             rubric=self.rubric.id,
             prompt_version=self.prompt_version,
             orders=self.orders,
-            orders_used=1 if verdict else 0,
-            absolute=verdict is not None and len(group.rollouts) == 1,
+            orders_used=1 if jurors else 0,
+            absolute=bool(jurors) and len(group.rollouts) == 1,
+            answered_by=jurors[0].answered_by if len(jurors) == 1 else None,
+            jury=tuple(jurors) if len(jurors) > 1 else (),
         )
 
     def _failed(self, group: Group, error: RulerError) -> FailedGroup:
@@ -319,44 +287,6 @@ class Ruler:
         )
 
 
-def _reply_fault(reply: JudgeReply) -> str | None:
-    """What of the reply is not what its type says; a judge is other people's code."""
-    if not isinstance(reply.text, str):
-        return f"text {reply.text!r:.80}"
-    if not isinstance(reply.model, str):
-        return f"model {reply.model!r:.80}"
-    usage = reply.usage
-    if not isinstance(usage, Usage):
-        return f"usage {usage!r:.80}"
-    counts = (usage.calls, usage.input_tokens, usage.cached_input_tokens, usage.output_tokens)
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return f"usage {usage!r:.200}"
-    cost = usage.cost_usd
-    if cost is not None and not (isinstance(cost, int | float) and 0 <= cost < math.inf):
-        return f"usage.cost_usd {cost!r:.80}"
-    return None
-
-
-async def _async(groups: Iterable[Group]) -> AsyncGenerator[Group, None]:
-    for group in groups:
-        yield group
-
-
-async def _next(source: AsyncIterator[Group]) -> Group | None:
-    """The next group; None at the end."""
-    try:
-        group = await anext(source)
-    except StopAsyncIteration:
-        return None
-    _check_item(group, "groups")
-    return group
-
-
-def _check_item(item: object, field: str) -> None:
-    if not isinstance(item, Group):
-        raise GroupError(f"{field}: expected a Group, got {item!r:.80}; Group.of makes one")
-
-
 def _rubric(rubric: Rubric | str) -> Rubric:
     if isinstance(rubric, Rubric):
         return rubric
@@ -367,19 +297,9 @@ def _rubric(rubric: Rubric | str) -> Rubric:
     return Rubric(rubric)
 
 
-def _check_window(group: Group, prompt: PackedPrompt, info: JudgeInfo) -> None:
-    """Raises PackingError when prompt and reply cannot fit; counts tokens only where bytes do not settle it."""
-    if info.context_tokens is None:
-        return
-    room = info.context_tokens - (info.sampling.max_tokens or 0)
-    if sum(len(text.encode()) for _, text in prompt.parts) <= room:
-        return  # no tokenizer makes more tokens than bytes
-    from ruler.tokens import token_counter  # loads a tokenizer, which most groups do not need
-
-    tokenizer, count = token_counter(info)
-    total = prompt.tokens(count)["total"]
-    if total > room:
-        raise PackingError(
-            f"group {group.id!r}: the prompt has {total:,} tokens ({tokenizer}), "
-            f"the judge's window has room for {room:,}"
-        )
+def _images_version(infos: Sequence[JudgeInfo]) -> str:
+    """What a judge is shown of images changes its prompt, and is no part of its name: of a mixed jury it says whose."""
+    seeing = [info.name for info in infos if info.images]
+    if len(seeing) in (0, len(infos)):
+        return "+images" * bool(seeing)
+    return f"+images({', '.join(seeing)})"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from ruler.errors import GroupError, JudgeError, RulerError
 from ruler.messages import Message, Tool, read_messages, read_reference, read_tools
@@ -264,6 +265,12 @@ class Usage:
     """Those of the input tokens that the provider read from its own prompt cache."""
     output_tokens: int = 0
     cost_usd: float | None = 0.0
+    cache_hits: int = 0
+    """Questions whose answer was there already, or was being fetched for somebody else: nothing was paid for them."""
+    retries: int = 0
+    """Those of the calls that repeated one the judge could not answer."""
+    wait_seconds: float = 0.0
+    """Time in queues and between attempts, beside that of the calls themselves."""
 
     def __add__(self, other: Usage) -> Usage:
         known = self.cost_usd is not None and other.cost_usd is not None
@@ -273,6 +280,9 @@ class Usage:
             self.cached_input_tokens + other.cached_input_tokens,
             self.output_tokens + other.output_tokens,
             (self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+            self.cache_hits + other.cache_hits,
+            self.retries + other.retries,
+            self.wait_seconds + other.wait_seconds,
         )
 
 
@@ -285,6 +295,12 @@ class Sampling:
     max_tokens: int | None = None
     seed: int | None = None
     reasoning_effort: str | None = None
+
+    def __post_init__(self) -> None:
+        # 0 and 0.0 are one setting, and must be one question to a cache.
+        for name in ("temperature", "top_p"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +319,11 @@ class JudgeInfo:
     """Whether the judge takes image parts; otherwise it is shown a placeholder."""
     prefix_cache: bool = False
     """Whether the provider has to be told where a reusable prefix ends."""
+    cacheable: bool = True
+    """Whether backend, address, model and sampling tell what answers; otherwise nothing may be stored under them."""
+    input_price: float | None = field(default=None, compare=False)
+    """USD per million input tokens; None when unknown, 0 where nothing is billed."""
+    output_price: float | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -353,6 +374,8 @@ class JudgeReply:
     latency_seconds: float = 0.0
     finish_reason: str | None = None
     from_cache: bool = False
+    judge: str | None = None
+    """Name of the judge that answered, where several could have."""
     distributions: Mapping[str, Mapping[int, float]] | None = None
     """Label -> score 0..100 -> probability, where the backend can read them."""
 
@@ -362,6 +385,56 @@ def usage_of(error: RulerError) -> Usage:
     if error.usage is None and isinstance(error, JudgeError):
         return Usage(calls=1, cost_usd=None)
     return error.usage or Usage()
+
+
+_Error = TypeVar("_Error", bound=RulerError)
+
+
+def with_usage(error: _Error, usage: Usage, *, message: str | None = None) -> _Error:
+    """A copy of the error with this usage, and this message if one is given.
+
+    A copy, because a judge may keep and raise one object many times.
+    """
+    # Not by its constructor, nor by `copy`, which calls it: other people's subclasses may want further arguments.
+    arguments = error.args if message is None else (message,)
+    raised = type(error).__new__(type(error), *arguments)
+    raised.args = arguments
+    vars(raised).update(vars(error))
+    raised.usage = usage
+    return raised
+
+
+def reply_fault(reply: object) -> str | None:
+    """What of a judge's reply is not what its type says, None when all is: a judge is other people's code."""
+    if not isinstance(reply, JudgeReply):
+        return f"returned {type(reply).__name__}, not a JudgeReply"
+    fault = _fault_inside(reply)
+    return fault and f"returned a JudgeReply with {fault}"
+
+
+def _fault_inside(reply: JudgeReply) -> str | None:
+    if not isinstance(reply.text, str):
+        return f"text {reply.text!r:.80}"
+    if not isinstance(reply.model, str):
+        return f"model {reply.model!r:.80}"
+    if not isinstance(reply.judge, str | None):
+        return f"judge {reply.judge!r:.80}"
+    usage = reply.usage
+    if not isinstance(usage, Usage):
+        return f"usage {usage!r:.80}"
+    for name in ("calls", "input_tokens", "cached_input_tokens", "output_tokens", "cache_hits", "retries"):
+        count = getattr(usage, name)
+        if not (isinstance(count, int) and count >= 0):
+            return f"usage.{name} {count!r:.80}"
+    if usage.cost_usd is not None and not _is_amount(usage.cost_usd):
+        return f"usage.cost_usd {usage.cost_usd!r:.80}"
+    if not _is_amount(usage.wait_seconds):
+        return f"usage.wait_seconds {usage.wait_seconds!r:.80}"
+    return None
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 Judge: TypeAlias = Callable[[JudgeRequest], Awaitable[JudgeReply]]
@@ -389,8 +462,26 @@ class Score:
     stderr: float | None = None
     """Standard error over orders; None with one order."""
     note: str | None = None
+    """The judge's note; of a jury that of its first judge, the others' are in `ScoredGroup.jury`."""
     flags: tuple[str, ...] = ()
     """What was odd about the rollout's text, for example `fence`, `invisible`, `cut_off`; see docs/prompt.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Juror:
+    """What one judge of a jury says of a group."""
+
+    judge: str
+    model: str
+    """The model that answered, in the backend's words."""
+    scores: tuple[float, ...]
+    """In [0, 1] in the caller's order."""
+    notes: tuple[str | None, ...]
+    """In the caller's order."""
+    usage: Usage
+    """This judge's part of the group's usage."""
+    answered_by: str | None = None
+    """Name of the judge that answered, where this one is a chain of several; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,8 +498,9 @@ class ScoredGroup:
     """In the caller's order."""
     usage: Usage
     judge: str
+    """The judge's name; the names of a jury joined by " + "."""
     model: str | None
-    """The model that answered, in the backend's words; None when nothing was asked."""
+    """The model that answered, in the backend's words, those of a jury joined by " + "; None when nothing was asked."""
     rubric: str
     prompt_version: str
     orders: int
@@ -417,6 +509,10 @@ class ScoredGroup:
     """Different orders that were judged; 0 when tied."""
     absolute: bool = False
     """True for a group of one: the score compares with nothing."""
+    answered_by: str | None = None
+    """Name of the judge that answered, where the judge is a chain of several; None for a jury: each juror has one."""
+    jury: tuple[Juror, ...] = ()
+    """What each judge of a jury says, in the order asked; empty for a single judge and for a tied group."""
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -425,7 +521,7 @@ class ScoredGroup:
 
     @property
     def notes(self) -> tuple[str | None, ...]:
-        """The judge's note on each rollout, in the caller's order."""
+        """The judge's note on each rollout, in the caller's order; those of a jury's first judge."""
         return tuple(score.note for score in self.rollouts)
 
     @property
@@ -442,7 +538,7 @@ class FailedGroup:
     group_digest: str
     rollouts_digest: str
     reason: str
-    """The error's `code`: group, packing, budget, judge, unavailable, rejected or reply."""
+    """The error's `code`: config, group, packing, budget, judge, unavailable, rejected or reply."""
     message: str
     rollout_ids: tuple[str, ...]
     judge: str

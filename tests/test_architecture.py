@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "litellm", "openai", "fastapi", "uvicorn", "numpy", "httpx", "rich", "typer", "transformers", "vllm"}
+HEAVY |= {"tenacity", "platformdirs", "redis"}
 # Under the core, in layers: each may import those before it.
 FOUNDATIONS = ["ruler.errors", "ruler.messages", "ruler.types"]
 EDGES = {f"ruler.{name}" for name in ("cli", "config", "records", "results", "progress", "reading", "tokens")}

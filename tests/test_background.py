@@ -51,3 +51,15 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-W", "ignore", "-c", code]) == 0
+
+
+def test_a_task_inside_that_would_end_the_process_leaves_the_loop_alive() -> None:
+    async def inner() -> None:
+        raise SystemExit(1)
+
+    async def outer() -> None:
+        await asyncio.create_task(inner())
+
+    with pytest.raises(RuntimeError, match="tried to end the process with SystemExit"):
+        run_in_background(outer())
+    assert run_in_background(asyncio.sleep(0, "alive")) == "alive"

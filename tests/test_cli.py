@@ -6,14 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ruler.cli import main
 from ruler.types import FENCE
 from tests.local_server import LocalServer, Response, completion, user_text
 
@@ -21,14 +24,33 @@ COMMAND = [sys.executable, "-c", "from ruler.cli import main; main()"]
 
 
 def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        env={**os.environ, **environment},
-        timeout=60,
-        check=False,
-    )
+    """The whole command, `main` and its error handling included, in this process but on real files for its streams."""
+    command = ["ruler", *map(str, arguments)]
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        files = {name: stack.enter_context(tempfile.TemporaryFile()) for name in ("stdin", "stdout", "stderr")}
+        files["stdin"].write(stdin)
+        files["stdin"].seek(0)
+        for name, file in files.items():
+            encoding = environment.get("PYTHONIOENCODING", "utf-8")
+            copy = os.fdopen(os.dup(file.fileno()), "r" if name == "stdin" else "w", encoding=encoding)
+            patch.setattr(sys, name, stack.enter_context(copy))
+        patch.setattr(sys, "argv", command)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        status: object = 0
+        streams = (sys.stdout, sys.stderr)
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+        for stream in streams:
+            stream.flush()
+        told = []
+        for name in ("stdout", "stderr"):
+            files[name].seek(0)
+            told.append(files[name].read())
+    return subprocess.CompletedProcess(command, int(status or 0), *told)  # type: ignore[call-overload]
 
 
 def group(name: str, texts: Sequence[str], **extra: Any) -> dict[str, Any]:
@@ -436,7 +458,7 @@ def test_a_file_whose_ids_changed_places_is_scored_anew(tmp_path: Path) -> None:
     out = tmp_path / "s.jsonl"
     run("score", write(tmp_path / "g.jsonl", [group("g", ["a", "bb" * 200])]), "-j", "simulated", "-o", out)
     done = run("score", write(tmp_path / "h.jsonl", [group("g", ["bb" * 200, "a"])]), "-j", "simulated", "-o", out)
-    assert b"1 scored, 0 tied, 0 failed; 1 calls" in done.stdout
+    assert b"1 scored, 0 tied, 0 failed; 0 calls, 1 from the cache" in done.stdout, "arrival order is no new question"
     first, second = ([rollout["score"] for rollout in line["rollouts"]] for line in lines(out))
     assert first == second[::-1] != second
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 
 import ruler
+from ruler.types import Juror
 
 
 def test_the_public_names() -> None:
@@ -25,6 +26,7 @@ def test_the_public_names() -> None:
             "JudgeReply",
             "JudgeRequest",
             "JudgeUnavailable",
+            "Juror",
             "PackedPrompt",
             "PackingError",
             "ReplyError",
@@ -46,7 +48,9 @@ def test_the_signatures() -> None:
     def parameters(function: object) -> str:
         return ", ".join(inspect.signature(function).parameters)  # type: ignore[arg-type]
 
-    assert parameters(ruler.Ruler) == ("judge, rubric, notes, reasoning, reference, absolute, concurrency, on_call")
+    assert parameters(ruler.Ruler) == (
+        "judge, rubric, notes, reasoning, reference, absolute, policy, concurrency, on_call"
+    )
     assert parameters(ruler.Ruler.score) == "self, group"
     assert parameters(ruler.Ruler.score_many) == "self, groups, progress"
     assert parameters(ruler.Ruler.score_stream) == "self, groups"
@@ -62,14 +66,31 @@ def test_the_fields() -> None:
         return " ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
 
     assert fields(ruler.JudgeRequest) == "messages schema ids sampling repeat prefix_chars check"
-    assert fields(ruler.JudgeReply) == ("text model usage latency_seconds finish_reason from_cache distributions")
+    assert fields(ruler.JudgeReply) == ("text model usage latency_seconds finish_reason from_cache judge distributions")
     assert fields(ruler.JudgeInfo) == (
-        "backend model base_url sampling context_tokens count_tokens images prefix_cache"
+        "backend model base_url sampling context_tokens count_tokens images prefix_cache "
+        "cacheable input_price output_price"
     )
     assert fields(ruler.Score) == "id score stderr note flags"
-    assert fields(ruler.Usage) == "calls input_tokens cached_input_tokens output_tokens cost_usd"
+    assert fields(ruler.Usage) == (
+        "calls input_tokens cached_input_tokens output_tokens cost_usd cache_hits retries wait_seconds"
+    )
+    assert fields(ruler.JudgeCall) == "group_id judge request shown reply error"
+    assert fields(ruler.ScoredGroup) == (
+        "group_id group_digest rollouts_digest status rollouts usage judge model rubric prompt_version orders "
+        "orders_used absolute answered_by jury"
+    )
+    assert fields(Juror) == "judge model scores notes usage answered_by"
 
 
 def test_what_goes_through_is_frozen() -> None:
-    for kind in (ruler.Rollout, ruler.Group, ruler.JudgeRequest, ruler.JudgeReply, ruler.ScoredGroup, ruler.Score):
+    for kind in (
+        ruler.Rollout,
+        ruler.Group,
+        ruler.JudgeRequest,
+        ruler.JudgeReply,
+        ruler.ScoredGroup,
+        ruler.Score,
+        Juror,
+    ):
         assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]

@@ -10,12 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ruler.errors import ConfigError
-from ruler.results import ResultFile, json_line, result_record
-from ruler.types import FailedGroup, Group, Score, ScoredGroup, Usage
+from ruler.results import ResultFile, json_line, result_record, usage_record
+from ruler.types import FailedGroup, Group, Juror, Score, ScoredGroup, Usage
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "prompt_version": "1"}
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+
+
+USAGE_RECORD = {
+    "calls": 1,
+    "input_tokens": 10,
+    "cached_input_tokens": 0,
+    "output_tokens": 5,
+    "cost_usd": None,
+    "cache_hits": 0,
+    "retries": 0,
+    "wait_seconds": 0.0,
+}
 
 
 def scored(id: str = "g", content: str = "a", **more: object) -> ScoredGroup:
@@ -59,9 +71,40 @@ def test_a_scored_record():
         "model": "m-2025",
         "orders_used": 1,
         **MADE_BY,
-        "usage": {"calls": 1, "input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5, "cost_usd": None},
+        "usage": USAGE_RECORD,
     }
     assert result_record(scored(absolute=True))["absolute"] is True
+
+
+def test_who_answered_stands_only_where_several_could_have():
+    assert "answered_by" not in result_record(scored())
+    assert result_record(scored(answered_by="second"))["answered_by"] == "second"
+
+
+def test_the_jury_stands_only_where_there_is_one():
+    assert "jury" not in result_record(scored())
+    usage = Usage(1, 10, 0, 5, None)
+    jury = (
+        Juror("j", "j-2025", (0.5, 0.0), (None, "poor"), usage, answered_by="k"),
+        Juror("l", "l-2025", (0.0, 0.0), (None, None), usage),
+    )
+    assert result_record(scored(judge="j + l", jury=jury))["jury"] == [
+        {
+            "judge": "j",
+            "model": "j-2025",
+            "answered_by": "k",
+            "scores": [0.5, 0.0],
+            "notes": [None, "poor"],
+            "usage": USAGE_RECORD,
+        },
+        {"judge": "l", "model": "l-2025", "scores": [0.0, 0.0], "usage": USAGE_RECORD},
+    ]
+
+
+def test_a_usage_record_is_short():
+    record = usage_record(Usage(2, 1, cost_usd=0.000125, cache_hits=1, retries=1, wait_seconds=1.23456))
+    assert record["wait_seconds"] == 1.235
+    assert (record["cache_hits"], record["retries"], record["cost_usd"]) == (1, 1, 0.000125)
 
 
 @pytest.mark.parametrize("result", [tied(), failed(), failed(raw_reply='{"scores": 5}')])

@@ -158,6 +158,33 @@ async def test_a_foreign_exception_from_a_judge_is_a_judge_error() -> None:
     assert Ruler(broken).judge_name.endswith("broken")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"text": None}, "text None"),
+        ({"model": 5}, "model 5"),
+        ({"judge": ["j"]}, r"judge \['j'\]"),
+        ({"usage": {"calls": 1}}, "usage {'calls': 1}"),
+        ({"usage": Usage(calls=-1)}, "usage.calls -1"),
+        ({"usage": Usage(cached_input_tokens=0.5)}, "usage.cached_input_tokens 0.5"),  # type: ignore[arg-type]
+        ({"usage": Usage(cache_hits=-1)}, "usage.cache_hits -1"),
+        ({"usage": Usage(retries=None)}, "usage.retries None"),  # type: ignore[arg-type]
+        ({"usage": Usage(cost_usd=float("nan"))}, "usage.cost_usd nan"),
+        ({"usage": Usage(cost_usd=-1)}, "usage.cost_usd -1"),
+        ({"usage": Usage(wait_seconds=-0.1)}, "usage.wait_seconds -0.1"),
+        ({"usage": Usage(wait_seconds=float("inf"))}, "usage.wait_seconds inf"),
+        ({"usage": Usage(wait_seconds=None)}, "usage.wait_seconds None"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_reply_that_is_not_what_its_type_says_is_a_judge_error(wrong: dict[str, object], fault: str) -> None:
+    async def judge(request: JudgeRequest) -> JudgeReply:
+        reply = {"text": scores_reply(dict.fromkeys(request.ids, 1)), "model": "m"} | wrong
+        return JudgeReply(**reply)  # type: ignore[arg-type]
+
+    with pytest.raises(JudgeError, match=f"the judge returned a JudgeReply with {fault}$"):
+        await Ruler(judge).score(Group.of(["a", "b"]))
+
+
 async def test_score_many_gives_one_result_per_group_in_order_and_loses_none() -> None:
     delays = {"a0": 0.03, "a1": 0.0, "a2": 0.02}
 
@@ -217,7 +244,7 @@ async def test_never_more_groups_in_flight_than_concurrency_and_groups_are_taken
         nonlocal flying, highest
         flying += 1
         highest = max(highest, flying)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
         flying -= 1
         return JudgeReply(scores_reply(dict.fromkeys(request.ids, 1)), model="m")
 
@@ -315,6 +342,7 @@ async def test_on_call_hears_of_every_question_with_reply_or_error() -> None:
     ruler = Ruler(judge, on_call=calls.append)
     await ruler.score_many([Group.of(["a", "b", "a"], id="g")] * 2)
     read, lost = calls
+    assert read.judge == lost.judge == "scripted"
     assert sorted(read.shown.values()) == [("r1", "r3"), ("r2",)]
     assert tuple(read.shown) == read.request.ids
     assert read.reply is not None

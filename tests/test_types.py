@@ -205,6 +205,8 @@ def test_groups_survive_pickling_and_copying():
 def test_usage_adds_up():
     assert Usage(1, 10, 2, 3, 0.5) + Usage(2, 20, 4, 6, 0.25) == Usage(3, 30, 6, 9, 0.75)
     assert sum([Usage(1, 1), Usage(1, 2)], Usage()) == Usage(2, 3)
+    hit, retried = Usage(cache_hits=1, wait_seconds=0.5), Usage(calls=2, retries=1, wait_seconds=1.5)
+    assert hit + retried == Usage(calls=2, cache_hits=1, retries=1, wait_seconds=2.0)
 
 
 def test_one_unknown_price_makes_the_sum_unknown():
@@ -319,7 +321,7 @@ def test_errors_survive_pickling_with_their_attributes(cls):
     if issubclass(cls, RulerError):
         more["usage"] = Usage(2, 30, cost_usd=None)
     if issubclass(cls, JudgeUnavailable):
-        more["retry_after_seconds"] = 1.5
+        more |= {"retry_after_seconds": 1.5, "overloaded": True}
     if issubclass(cls, ReplyError):
         more |= {"raw": "{\ud800", "finish_reason": "length"}
     error = cls("what \ud800 happened", **more)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ruler.cli import exits
+from ruler.cli import cache, exits
 from ruler.cli.evaluate import evaluate
 from ruler.cli.pack import pack
 from ruler.cli.score import score
@@ -42,6 +42,7 @@ def options(version: VersionOption = False) -> None:
 app.command()(score)
 app.command()(pack)
 app.command()(evaluate)
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ruler.cli.tables import say
+from ruler.config import LoadedJudges, Settings
 from ruler.errors import ConfigError
 from ruler.records import BadLine, LabelledGroup, count_lines, read_labelled
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
+from ruler.scoring import Ruler
 
 GroupsArgument = Annotated[str, typer.Argument(help="JSONL file of groups; .gz works; - is standard input.")]
 JudgeOption = Annotated[
-    str | None, typer.Option("--judge", "-j", help="SPEC of the judge; else the environment's RULER_JUDGE.")
+    list[str] | None,
+    typer.Option(
+        "--judge", "-j", help="SPEC of the judge, else RULER_JUDGE; several times: a jury.", show_default=False
+    ),
+]
+SettingsOption = Annotated[
+    Path | None, typer.Option("--settings", help="TOML file of judge settings, else RULER_SETTINGS; options win.")
+]
+FallbackOption = Annotated[
+    list[str] | None,
+    typer.Option("--fallback", help="SPEC asked when the judge is unavailable or rejects; repeatable."),
+]
+PolicyOption = Annotated[
+    str | None, typer.Option("--policy", help="Model that wrote the rollouts; warns of a judge of its family.")
+]
+CacheOption = Annotated[
+    str | None, typer.Option("--cache", help="Where replies are kept: a file, redis://host:port/0, or off.")
+]
+CacheModeOption = Annotated[
+    str | None,
+    typer.Option("--cache-mode", help="use; refresh: ask again; readonly: ask nothing, a miss fails the group."),
+]
+MaxCostOption = Annotated[
+    float | None, typer.Option("--max-cost-usd", help="Ask nothing more before this would be passed.")
+]
+MaxTokensOption = Annotated[
+    int | None, typer.Option("--max-total-tokens", help="As --max-cost-usd, in input and output tokens.")
 ]
 RubricOption = Annotated[Path | None, typer.Option("--rubric", help="Rubric file: .md, .txt or .toml.")]
 NotesOption = Annotated[bool, typer.Option("--notes/--no-notes", help="Ask for a note on each rollout first.")]
@@ -27,6 +56,16 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take on
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, help="Groups in flight at once.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first broken line.")]
 AbsoluteOption = Annotated[bool, typer.Option("--absolute", help="Score groups of one, too.")]
+
+
+def new_ruler(loaded: LoadedJudges, settings: Settings, rubric: Path | None, **options: Any) -> Ruler:
+    """A scorer with these judges; what it warns of is one line on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        ruler = Ruler(loaded.judges, rubric=load_rubric(rubric), policy=settings.policy, **options)
+    for warning in caught:
+        say(f"warning: {warning.message}", err=True)
+    return ruler
 
 
 def load_rubric(path: Path | None) -> Rubric:

@@ -14,22 +14,28 @@ import typer
 from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
 from ruler.cli import exits
 from ruler.cli.arguments import (
+    CacheModeOption,
+    CacheOption,
     ConcurrencyOption,
+    FallbackOption,
     GroupsArgument,
     GroupSource,
     JudgeOption,
     LimitOption,
+    MaxCostOption,
+    MaxTokensOption,
     NotesOption,
+    PolicyOption,
     ReasoningOption,
     ReferenceOption,
     RubricOption,
+    SettingsOption,
     StrictOption,
-    load_rubric,
+    new_ruler,
 )
-from ruler.cli.tables import agreement_table, say, show
-from ruler.config import load_judge
+from ruler.cli.tables import agreement_table, say, show, usage_text
+from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError
-from ruler.progress import cost_text
 from ruler.records import LabelledGroup
 from ruler.results import failure_records, usage_record
 from ruler.scoring import Ruler
@@ -44,6 +50,13 @@ def evaluate(
     rubric: RubricOption = None,
     limit: LimitOption = None,
     concurrency: ConcurrencyOption = 16,
+    settings: SettingsOption = None,
+    fallback: FallbackOption = None,
+    policy: PolicyOption = None,
+    cache: CacheOption = None,
+    cache_mode: CacheModeOption = None,
+    max_cost_usd: MaxCostOption = None,
+    max_total_tokens: MaxTokensOption = None,
     min_gap: Annotated[
         float, typer.Option("--min-gap", min=0.0, help="Count pairs whose truth differs by this much or more.")
     ] = 0.0,
@@ -65,9 +78,21 @@ def evaluate(
     if not labelled:
         raise ConfigError(f"{groups}: truth: no group of two or more has it on every rollout")
     truth = _TruthLookup(labelled)
-    ruler = Ruler(
-        load_judge(judge, truth=truth),
-        rubric=load_rubric(rubric),
+    chosen = read_settings(
+        settings,
+        judge=judge,
+        fallback=fallback,
+        policy=policy,
+        cache=cache,
+        cache_mode=cache_mode,
+        max_cost_usd=max_cost_usd,
+        max_total_tokens=max_total_tokens,
+    )
+    loaded = load_judges(chosen, truth=truth)
+    ruler = new_ruler(
+        loaded,
+        chosen,
+        rubric,
         notes=notes,
         reasoning=reasoning,
         reference=reference,
@@ -75,9 +100,10 @@ def evaluate(
     )
     truth.ruler = ruler
     try:
-        results = asyncio.run(ruler.score_many([item.group for item in labelled], progress=True))
+        results = asyncio.run(_score(ruler, loaded, labelled))
     except KeyboardInterrupt:
-        typer.echo("interrupted: nothing was kept; `ruler score --out FILE` keeps what it has", err=True)
+        kept = "what the judge answered is in the cache" if loaded.store else "nothing was kept (--cache off)"
+        typer.echo(f"interrupted: {kept}", err=True)
         raise typer.Exit(exits.INTERRUPTED) from None
     failures = [result for result in results if isinstance(result, FailedGroup)]
     rows = _compare(ruler, labelled, results, min_gap)
@@ -102,6 +128,15 @@ def evaluate(
             say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
         typer.echo(_explain(ruler, rows["judge"], usage, skipped))
     raise typer.Exit(exits.status_of(failures, source.bad_lines))
+
+
+async def _score(
+    ruler: Ruler, loaded: LoadedJudges, labelled: Sequence[LabelledGroup]
+) -> list[ScoredGroup | FailedGroup]:
+    try:
+        return await ruler.score_many([item.group for item in labelled], progress=True)
+    finally:
+        await loaded.close()
 
 
 def _compare(
@@ -152,8 +187,7 @@ def _lengths(ruler: Ruler, group: Group) -> list[int]:
 
 def _explain(ruler: Ruler, judge: Agreement, usage: Usage, skipped: int) -> str:
     lines = [
-        f"judge {ruler.judge_name}; {judge.overall.failed} groups failed; {usage.calls} calls, "
-        f"{usage.input_tokens:,} input and {usage.output_tokens:,} output tokens, {cost_text(usage)}",
+        f"judge {ruler.judge_name}; {judge.overall.failed} groups failed; {usage_text(usage)}",
         "mixed: groups whose truth differs, of all that were scored",
         "accuracy, with its 95 % interval: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
         "shorter, first: the accuracy of two trivial rules: the shorter wins, the first in the file wins",

@@ -19,7 +19,7 @@ from ruler.cli.arguments import (
     load_rubric,
 )
 from ruler.cli.tables import show, token_table
-from ruler.config import load_judge
+from ruler.config import load_judges, read_settings
 from ruler.errors import ConfigError
 from ruler.packing import PackedPrompt
 from ruler.results import json_line
@@ -44,9 +44,9 @@ def pack(
 
     Tokens are counted by the judge's tokenizer where --judge names one that has it, else by cl100k.
     """
-    chosen = load_judge(judge) if judge else _nobody
-    tokenizer, count = token_counter(judge_info(chosen))
-    ruler = Ruler(chosen, rubric=load_rubric(rubric), notes=notes, reasoning=reasoning, reference=reference)
+    judges = load_judges(read_settings(judge=judge), ask=False).judges if judge else (_nobody,)
+    counters = [token_counter(judge_info(one)) for one in judges]
+    ruler = Ruler(judges, rubric=load_rubric(rubric), notes=notes, reasoning=reasoning, reference=reference)
     source = GroupSource(groups, strict, limit)
     if index is None and not json_lines:
         index = 0
@@ -55,10 +55,11 @@ def pack(
         if index is not None and number != index:
             continue
         found = True
-        for order, prompt in enumerate(ruler.pack(labelled.group)):
+        for one, (tokenizer, count), prompt in zip(judges, counters, ruler.pack(labelled.group), strict=True):
             tokens = prompt.tokens(count)
             if json_lines:
-                _print_json(labelled.group.id, order, prompt, tokens)
+                of_jury = judge_info(one).name if len(judges) > 1 else None
+                _print_json(labelled.group.id, of_jury, prompt, tokens)
                 continue
             for message in prompt.messages:
                 typer.echo(f"===== {message['role']} =====\n{_text(message['content'])}")
@@ -70,10 +71,11 @@ def pack(
         raise ConfigError(f"--index: {groups} has {source.groups} groups, there is no group {index}")
 
 
-def _print_json(group_id: str, order: int, prompt: PackedPrompt, tokens: dict[str, int]) -> None:
+def _print_json(group_id: str, judge: str | None, prompt: PackedPrompt, tokens: dict[str, int]) -> None:
     record = {
         "group_id": group_id,
-        "order": order,
+        **({"judge": judge} if judge else {}),
+        "order": 0,
         "block": 0,
         "ids": list(prompt.labels),
         "rollouts": prompt.rollouts,

@@ -18,22 +18,29 @@ import typer
 from ruler.cli import exits
 from ruler.cli.arguments import (
     AbsoluteOption,
+    CacheModeOption,
+    CacheOption,
     ConcurrencyOption,
+    FallbackOption,
     GroupsArgument,
     GroupSource,
     JudgeOption,
     LimitOption,
+    MaxCostOption,
+    MaxTokensOption,
     NotesOption,
+    PolicyOption,
     ReasoningOption,
     ReferenceOption,
     RubricOption,
+    SettingsOption,
     StrictOption,
-    load_rubric,
+    new_ruler,
 )
-from ruler.cli.tables import group_table, say, show
-from ruler.config import load_judge
+from ruler.cli.tables import group_table, say, show, usage_text
+from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError, ReplyError
-from ruler.progress import ScoringProgress, cost_text
+from ruler.progress import ScoringProgress
 from ruler.reading import read_in_thread
 from ruler.results import ResultFile, failure_records, json_line, usage_record
 from ruler.scoring import JudgeCall, Ruler
@@ -49,6 +56,13 @@ def score(
     ] = None,
     limit: LimitOption = None,
     concurrency: ConcurrencyOption = 16,
+    settings: SettingsOption = None,
+    fallback: FallbackOption = None,
+    policy: PolicyOption = None,
+    cache: CacheOption = None,
+    cache_mode: CacheModeOption = None,
+    max_cost_usd: MaxCostOption = None,
+    max_total_tokens: MaxTokensOption = None,
     notes: NotesOption = True,
     reasoning: ReasoningOption = False,
     reference: ReferenceOption = False,
@@ -69,12 +83,28 @@ def score(
         raise ConfigError("--json: the summary and --out - would both go to standard output")
     if json_summary and out is None:
         raise ConfigError("--json: prints the summary only; give the scores a place with --out")
-    _refuse_one_file_twice({"GROUPS": groups, "--out": out, "--audit-log": audit_log, "--rubric": rubric})
+    _refuse_one_file_twice(
+        {"GROUPS": groups, "--out": out, "--audit-log": audit_log, "--rubric": rubric, "--settings": settings}
+    )
     with ExitStack() as stack:
+        chosen = read_settings(
+            settings,
+            judge=judge,
+            fallback=fallback,
+            policy=policy,
+            cache=cache,
+            cache_mode=cache_mode,
+            max_cost_usd=max_cost_usd,
+            max_total_tokens=max_total_tokens,
+        )
+        loaded = load_judges(chosen)
+        kept = loaded.store.location if loaded.store else None
+        _refuse_one_file_twice({"--cache": kept, "--out": out, "--audit-log": audit_log})
         log = stack.enter_context(_open_log(audit_log)) if audit_log else None
-        ruler = Ruler(
-            load_judge(judge),
-            rubric=load_rubric(rubric),
+        ruler = new_ruler(
+            loaded,
+            chosen,
+            rubric,
             notes=notes,
             reasoning=reasoning,
             reference=reference,
@@ -82,7 +112,7 @@ def score(
             concurrency=concurrency,
             on_call=partial(_log_call, log, audit_log) if log and audit_log else None,
         )
-        run = _Run(ruler, GroupSource(groups, strict, limit), out)
+        run = _Run(ruler, loaded, GroupSource(groups, strict, limit), out)
         if run.file:
             stack.enter_context(closing(run.file))
         try:
@@ -111,7 +141,7 @@ def _refuse_one_file_twice(paths: Mapping[str, str | Path | None]) -> None:
 class _Run:
     """One run over one file: what is still to do, what came of it, and how to say so."""
 
-    def __init__(self, ruler: Ruler, source: GroupSource, out: str | None) -> None:
+    def __init__(self, ruler: Ruler, loaded: LoadedJudges, source: GroupSource, out: str | None) -> None:
         made_by = {
             "judge": ruler.judge_name,
             "rubric": ruler.rubric.id,
@@ -121,6 +151,7 @@ class _Run:
         self.file = ResultFile(out, made_by=made_by) if out else None
         self.interrupted = False
         self._ruler = ruler
+        self._loaded = loaded
         self._source = source
         self._tables = out is None
         self._out = out
@@ -130,6 +161,12 @@ class _Run:
         self._usage = Usage()
 
     async def score(self) -> None:
+        try:
+            await self._score()
+        finally:
+            await self._loaded.close()
+
+    async def _score(self) -> None:
         bar = ScoringProgress()
         to_do = self._to_do()
         # A pipe may keep us waiting, and answers must come out meanwhile.
@@ -180,13 +217,12 @@ class _Run:
         counted = [f"{self._statuses[status]} {status}" for status in ("scored", "tied", "failed")]
         counted += [f"{self._kept} already there"] * bool(self._kept)
         counted += [f"{self._source.bad_lines} bad lines"] * bool(self._source.bad_lines)
-        usage = self._usage
-        typer.echo(
-            f"{', '.join(counted)}; {usage.calls} calls, {usage.input_tokens:,} input "
-            f"({usage.cached_input_tokens:,} cached) and {usage.output_tokens:,} output tokens, {cost_text(usage)}; "
-            f"judge {self._ruler.judge_name}",
-            err=err,
-        )
+        typer.echo(f"{', '.join(counted)}; {usage_text(self._usage)}; judge {self._ruler.judge_name}", err=err)
+        if len(self._loaded.meter.by_judge) > 1:
+            for name, usage in self._loaded.meter.by_judge.items():
+                typer.echo(f"  {name}: {usage_text(usage)}", err=err)
+        if self._loaded.unreadable:
+            typer.echo(f"{self._loaded.unreadable} cache entries could not be used and were asked again", err=err)
 
     def _summary(self) -> dict[str, Any]:
         return {
@@ -195,6 +231,8 @@ class _Run:
             "bad_lines": self._source.bad_lines,
             "interrupted": self.interrupted,
             "usage": usage_record(self._usage),
+            "usage_by_judge": {name: usage_record(usage) for name, usage in self._loaded.meter.by_judge.items()},
+            "unreadable_cache_entries": self._loaded.unreadable,
             "judge": self._ruler.judge_name,
             "rubric": self._ruler.rubric.id,
             "prompt_version": self._ruler.prompt_version,
@@ -221,6 +259,7 @@ def _log_call(log: IO[bytes], path: Path, call: JudgeCall) -> None:
     usage = reply.usage if reply else usage_of(error) if error else Usage()
     record: dict[str, Any] = {
         "group_id": call.group_id,
+        "judge": call.judge,
         "prompt_sha256": call.request.prompt_hash(),
         "order": list(call.shown),
         "rollouts": call.shown,
@@ -228,6 +267,7 @@ def _log_call(log: IO[bytes], path: Path, call: JudgeCall) -> None:
         "reply": reply.text if reply else last.raw if last else None,
         "error": {"code": error.code, "message": str(error)} if error else None,
         "model": reply.model if reply else None,
+        "answered_by": reply.judge if reply else None,
         "usage": usage_record(usage),
         "latency_seconds": reply.latency_seconds if reply else None,
         "finish_reason": reply.finish_reason if reply else last.finish_reason if last else None,

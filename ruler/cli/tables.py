@@ -12,7 +12,8 @@ from rich.text import Text
 
 from ruler.agreement import Agreement, SourceAgreement
 from ruler.packing.neutralise import neutralise
-from ruler.types import FailedGroup, ScoredGroup
+from ruler.progress import cost_text
+from ruler.types import FailedGroup, ScoredGroup, Usage
 
 _BAR_WIDTH = 20
 
@@ -32,6 +33,20 @@ def say(line: str, *, err: bool = False) -> None:
 
 def _visible(text: str) -> str:
     return " ".join(neutralise(text)[0].split("\n"))
+
+
+def usage_text(usage: Usage) -> str:
+    """What was asked and what it took, as one phrase; what did not happen is left out."""
+    parts = [f"{usage.calls} calls"]
+    if usage.cache_hits:
+        parts.append(f"{usage.cache_hits} from the cache")
+    if usage.retries:
+        parts.append(f"{usage.retries} retries")
+    if usage.wait_seconds >= 0.05:
+        parts.append(f"{usage.wait_seconds:,.1f} s waited")
+    cached = f" ({usage.cached_input_tokens:,} cached by the provider)" if usage.cached_input_tokens else ""
+    parts.append(f"{usage.input_tokens:,} input{cached} and {usage.output_tokens:,} output tokens")
+    return ", ".join([*parts, cost_text(usage)])
 
 
 def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
@@ -55,6 +70,19 @@ def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
     usage = result.usage
     tokens = Text(f"{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n", style="dim")
     return Group(head, table, tokens)
+
+
+def cache_table(judges: Mapping[str, tuple[int, Usage]]) -> RenderableType:
+    """By judge: how many replies are kept, and what they took when they were asked."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("judge", overflow="fold")
+    for name in ("replies", "calls", "input", "output", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, (entries, usage) in judges.items():
+        counts = (entries, usage.calls, usage.input_tokens, usage.output_tokens)
+        cost = "unknown" if usage.cost_usd is None else f"${usage.cost_usd:,.4f}"
+        table.add_row(Text(_visible(name)), *(f"{count:,}" for count in counts), cost)
+    return table
 
 
 def token_table(tokens: Mapping[str, int], rollouts: Mapping[str, Sequence[str]], tokenizer: str) -> RenderableType:

@@ -18,13 +18,14 @@ import httpx
 import openai
 import pytest
 
-from judges.litellm import LiteLLMJudge, _litellm, mark_prefix
+from judges.litellm import LiteLLMJudge, mark_prefix
+from judges.litellm_client import load_litellm
 from judges.litellm_errors import judge_error, one_line
 from ruler.errors import ConfigError, JudgeError, JudgeRejected, JudgeUnavailable, ReplyError
 from ruler.types import JudgeRequest, Sampling, Usage
 from tests.local_server import LocalServer, Response, completion, error
 
-litellm = _litellm()
+litellm = load_litellm()
 library = litellm.exceptions
 
 SCHEMA = {"type": "object", "properties": {"scores": {"type": "array"}}, "required": ["scores"]}
@@ -332,7 +333,7 @@ def test_bad_settings_are_named(kwargs, named):
 
 def test_a_missing_extra_names_the_install_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "litellm", None)
-    _litellm.cache_clear()
+    load_litellm.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install 'ruler-judge\[litellm\]'"):
         LiteLLMJudge(model="m", base_url="http://h/v1")
 
@@ -367,7 +368,7 @@ def test_an_endpoint_takes_nothing_from_the_table():
     assert info.name == "http://h/v1#gpt-5-mini"
 
 
-def test_importing_the_module_does_not_import_litellm():
+def test_importing_the_module_does_not_importload_litellm():
     code = "import sys, judges.litellm; sys.exit('litellm' in sys.modules or 'openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -720,3 +721,96 @@ async def test_the_named_key_never_shows(server, monkeypatch, key):
 def test_a_long_error_text_is_read_in_no_time():
     for text in ("x" * 2_000_000, "<" * 2_000_000, "-*" * 1_000_000, "<html" + "<" * 1_000_000):
         assert len(one_line(text, ["some-secret-key"])) <= 300
+
+
+# --- What failures tell the layers around ---
+
+
+@pytest.mark.parametrize(
+    ("response", "overloaded", "cost"),
+    [
+        (error(429, "slow down"), True, 0.0),
+        (error(503, "busy"), False, 0.0),
+        (error(529, "overloaded"), True, 0.0),
+        (Response(delay_seconds=5), True, None),
+        (Response(body="<html>"), False, None),
+    ],
+)
+async def test_a_failure_says_whether_less_is_asked_for_and_what_it_may_have_cost(response, overloaded, cost):
+    with LocalServer(lambda body: response) as server, pytest.raises(JudgeUnavailable) as caught:
+        await judge(server, timeout_seconds=0.5)(request())
+    assert caught.value.overloaded is overloaded
+    assert caught.value.usage == Usage(calls=1, cost_usd=cost)
+
+
+async def test_what_was_never_reached_bills_nothing():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(JudgeUnavailable) as caught:
+        await LiteLLMJudge(model="m", base_url=f"http://127.0.0.1:{port}/v1")(request())
+    assert caught.value.usage == Usage(calls=1, cost_usd=0.0)
+    assert not caught.value.overloaded
+
+
+async def test_refused_forms_are_counted_in_failures_too():
+    with LocalServer(lambda body: error(400, "response_format is not supported")) as server:
+        with pytest.raises(JudgeRejected) as caught:
+            await judge(server)(request())
+        assert caught.value.usage.calls == len(server.requests) == 3
+
+
+async def test_an_answer_that_is_too_large_is_not_read_to_its_end():
+    huge = completion("x" * (17 * 1024 * 1024))
+    with LocalServer(lambda body: huge) as server, pytest.raises(JudgeUnavailable, match="more than 16,777,216 bytes"):
+        await judge(server)(request())
+
+
+async def test_an_answer_that_is_packed_unasked_is_not_unpacked():
+    packed = Response(headers={"Content-Encoding": "gzip"}, body=b"\x1f\x8b\x08\x00")
+    with LocalServer(lambda body: packed) as server:
+        with pytest.raises(JudgeUnavailable, match="packed .gzip., which was not asked for"):
+            await judge(server)(request())
+        assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+def test_prices_are_told_where_they_are_known(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    hosted = LiteLLMJudge(model="openai/gpt-4o-mini").info
+    assert (hosted.input_price, hosted.output_price) == (pytest.approx(0.15), pytest.approx(0.6))
+    own = LiteLLMJudge(model="m", base_url="http://h/v1").info
+    assert (own.input_price, own.output_price) == (None, None)
+    priced = LiteLLMJudge(model="m", base_url="http://h/v1", input_price=1.0, output_price=0.0).info
+    assert (priced.input_price, priced.output_price) == (1.0, 0.0)
+
+
+def test_who_only_wants_to_know_it_needs_no_key():
+    assert LiteLLMJudge(model="openai/gpt-4o-mini", require_key=False).info.images
+    named = LiteLLMJudge(model="m", base_url="http://h/v1", api_key_env="NOT_SET", require_key=False)
+    assert named.info.name == "http://h/v1#m"
+
+
+async def test_an_endpoint_behind_a_proxy_is_reached_through_it(monkeypatch):
+    with LocalServer() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
+        monkeypatch.setenv("NO_PROXY", "")
+        reply = await LiteLLMJudge(model="m", base_url="http://judge.invalid/v1")(request())
+        assert reply.text
+        assert proxy.requests[0].path.startswith("http://judge.invalid/v1/")
+
+
+async def test_who_answers_by_the_environment_is_part_of_who_the_judge_is(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LocalServer(lambda body: completion("one")) as one, LocalServer(lambda body: completion("two")) as two:
+        names = {LiteLLMJudge(model="openai/gpt-4o-mini").info.name}
+        for server, variable in ((one, "OPENAI_BASE_URL"), (two, "OPENAI_BASE_URL"), (one, "HOSTED_VLLM_API_BASE")):
+            monkeypatch.setenv(variable, server.url)
+            hosted = LiteLLMJudge(model="hosted_vllm/m" if "VLLM" in variable else "openai/gpt-4o-mini")
+            assert hosted.info.base_url == server.url
+            assert (await hosted(request())).text == ("one" if server is one else "two")
+            names.add(hosted.info.name)
+        assert len(names) == 4
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:hunter2@h/v1")
+    with pytest.raises(ConfigError) as caught:
+        LiteLLMJudge(model="openai/gpt-4o-mini")
+    assert "hunter2" not in str(caught.value)

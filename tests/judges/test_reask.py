@@ -70,14 +70,29 @@ async def test_a_reply_error_of_the_backend_is_asked_again_and_its_usage_counts(
     assert judge.requests[1].messages[2]["content"] == "(no reply)"
 
 
-@pytest.mark.parametrize("error", [JudgeUnavailable("down", retry_after_seconds=3), JudgeRejected("no")])
-async def test_other_errors_pass_through_with_what_was_spent_before(error: JudgeUnavailable | JudgeRejected) -> None:
+async def test_a_correction_that_is_rejected_leaves_the_bad_reply_to_be_told() -> None:
+    judge = ScriptedJudge([costing("?"), JudgeRejected("the prompt is too long now", usage=Usage(calls=1))])
+    with pytest.raises(ReplyError, match="asking again was rejected: the prompt is too long now") as caught:
+        await ReaskingJudge(judge)(REQUEST)
+    assert caught.value.raw == "?"
+    assert caught.value.usage.calls == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        JudgeUnavailable("down", retry_after_seconds=3),
+        BudgetExceeded("no", usage=Usage(calls=1, cost_usd=None)),
+    ],
+)
+async def test_other_errors_pass_through_with_what_was_spent_before(error: JudgeUnavailable | BudgetExceeded) -> None:
     judge = ScriptedJudge([costing("?"), error])
+    before = error.usage
     with pytest.raises(type(error)) as caught:
         await ReaskingJudge(judge)(REQUEST)
     assert caught.value.usage == Usage(2, 100, 10, 20, None)
     assert caught.value is not error
-    assert error.usage is None
+    assert error.usage is before
     assert len(judge.requests) == 2
 
 

@@ -1,0 +1,86 @@
+"""Several judges for one group: who sits on the jury, and what becomes of their scores."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from ruler.asking import Answer
+from ruler.errors import ConfigError
+from ruler.types import Group, Judge, Juror, judge_info
+
+# Judges give 0..100, seldom with more than two decimals; this is far below and far above rounding errors.
+_DIGITS = 12
+
+
+def read_judges(judge: Judge | str | Sequence[Judge | str]) -> tuple[Judge, ...]:
+    """The judges that were given, in their order: one judge or SPEC, or a sequence of them.
+
+    Raises:
+        ConfigError: none, something that is no judge, a bad SPEC, or two judges of one name.
+    """
+    if isinstance(judge, Sequence) and not isinstance(judge, str) and not callable(judge):
+        given = {f"judge[{place}]": item for place, item in enumerate(judge)}
+    else:
+        given = {"judge": judge}
+    if not given:
+        raise ConfigError("judge: an empty jury; give at least one judge")
+    for field, item in given.items():
+        if not isinstance(item, str) and not callable(item):
+            raise ConfigError(f"{field}: expected an async callable or a SPEC, got {item!r:.80}")
+    loaded = iter(_load([item for item in given.values() if isinstance(item, str)]))
+    judges = tuple(next(loaded) if isinstance(item, str) else item for item in given.values())
+    names = Counter(judge_info(one).name for one in judges)
+    name, seats = names.most_common(1)[0]
+    if seats > 1:
+        raise ConfigError(
+            f"judge: {name!r} sits on the jury {seats} times: the same question would be asked again, and its "
+            "opinion counted again; different judges need different names (`info`)"
+        )
+    return judges
+
+
+def _load(specs: Sequence[str]) -> Sequence[Judge]:
+    if not specs:
+        return ()
+    from ruler import config  # the core knows no judges; only the SPEC form needs them
+
+    if len(specs) == 1:
+        return (config.load_judge(specs[0]),)
+    if not all(spec.strip() for spec in specs):
+        raise ConfigError(f"judge: an empty SPEC in a jury: {specs!r:.200}")
+    # Together, so that they share one cache and one budget.
+    return config.load_judges(config.read_settings(judge=list(specs))).judges
+
+
+def juror(answer: Answer, group: Group) -> Juror:
+    """What this judge says of the group, in the caller's order of rollouts."""
+    shown = answer.question.prompt.rollouts
+    label_of = {name: label for label, names in shown.items() for name in names}
+    labels = [label_of[rollout.id] for rollout in group.rollouts]
+    return Juror(
+        judge=answer.question.judge_name,
+        model=answer.reply.model,
+        scores=tuple(answer.verdict.scores[label] for label in labels),
+        notes=tuple(answer.verdict.notes.get(label) for label in labels),
+        usage=answer.usage,
+        answered_by=answer.reply.judge,
+    )
+
+
+def mean_scores(jurors: Sequence[Juror]) -> tuple[float, ...]:
+    """One score per rollout: the plain mean of the judges' scores. In [0, 1]; of one judge its scores, untouched.
+
+    Judges differ in severity, so what has to be averaged is each judge's scores less its own mean within the group,
+    to which the mean of those means is added back. Every judge scores every rollout of a group, and then this is the
+    plain mean: a judge's severity adds the same to all rollouts. A judge that spreads its scores wider does weigh more.
+
+    The judges' order changes nothing.
+    """
+    if len(jurors) == 1:
+        return jurors[0].scores
+    # The sum is exact before it is rounded, and rounding makes means equal that only arithmetic keeps apart:
+    # 0.01 with 0.06 and 0.03 with 0.04 are a tie, and no difference for a trainer to scale up.
+    columns = zip(*(juror.scores for juror in jurors), strict=True)
+    return tuple(round(math.fsum(column) / len(jurors), _DIGITS) for column in columns)
