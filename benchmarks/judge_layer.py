@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -123,7 +124,8 @@ def measure_kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
                 file.write(line)
     rng = random.Random(arguments.seed)
     out, cache = folder / "scored.jsonl", folder / "cache.sqlite3"
-    paid_again = kills = stored_at_kills = 0
+    paid_again = kills = 0
+    stored_at_kills: list[int] = []
     with _server("--latency-seconds", "0.15") as url:
         spec = f"{url}#m"
         keys = _prompt_keys(spec, groups)
@@ -132,9 +134,13 @@ def measure_kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         stored: dict[str, int] = {}
         while True:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            deadline = time.monotonic() + (rng.uniform(1.0, 3.0) if kills < _KILLS else 600.0)
-            while process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            # By progress, and a random moment after it: what was in flight at the last kill is first waited for.
+            most = len(groups) // _KILLS
+            more = rng.randrange(most // 2, most) if kills < _KILLS else math.inf
+            enough = _stats(url)["requests"] + more
+            while process.poll() is None and _stats(url)["requests"] < enough:
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0.0, 0.2))
             ended = process.poll() is not None
             if not ended:
                 process.send_signal(signal.SIGKILL)
@@ -144,7 +150,7 @@ def measure_kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
             counts = {key: right for key, (_, right) in _stats(url)["prompts"].items()}
             paid_again += sum(counts[prompt] > before for prompt, before in stored.items())
             stored = {keys[key]: counts[keys[key]] for key in _stored(cache) if key in keys}
-            stored_at_kills += 0 if ended else len(stored)
+            stored_at_kills.append(len(stored))
             if ended:
                 break
     lines = [json.loads(line) for line in out.read_bytes().splitlines()]
@@ -153,7 +159,8 @@ def measure_kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     return {
         "groups": len(groups),
         "kills": kills,
-        "stored_answers_at_the_kills": stored_at_kills,
+        "stored_answers_after_each_run": stored_at_kills,
+        "answers_paid_in_all": sum(counts.values()),
         "stored_answers_paid_again": paid_again,
         "lines_in_the_file": len(lines),
         "groups_scored_or_tied": len({line["group_id"] for line in lines if line["status"] != "failed"}),

@@ -120,7 +120,10 @@ class Limiter:
     @property
     def concurrency(self) -> int:
         """Calls that may run at once, as things are."""
-        limit = self._limits().concurrency
+        return self._now_at_once(self._limits())
+
+    def _now_at_once(self, limits: Limits) -> int:
+        limit = limits.concurrency
         return limit if self._at_once is None else max(1, min(limit, int(self._at_once)))
 
     async def enter(self, call: _Call) -> float:
@@ -163,7 +166,7 @@ class Limiter:
         self._forget(now)
         if now < self._not_before:
             return self._not_before - now
-        if self._running >= self.concurrency:
+        if self._running >= self._now_at_once(limits):
             return None
         requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
         if requests and len(self._recent) >= requests:
@@ -207,6 +210,8 @@ class Limiter:
 
     def _limits(self) -> Limits:
         members = [judge.limits for judge in self._members]
+        if len(members) == 1:
+            return members[0]
 
         def strictest(name: str) -> int | None:
             return min((value for limits in members if (value := getattr(limits, name)) is not None), default=None)

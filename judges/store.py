@@ -9,12 +9,13 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from ruler.types import JudgeReply, Usage
 
 _ENTRY_VERSION = 1
+_USAGE = tuple(field.name for field in fields(Usage))
 _LATEST = 253_370_764_800.0
 
 
@@ -42,7 +43,7 @@ class Entry:
             "created_at": self.created_at,
             "text": reply.text,
             "model": reply.model,
-            "usage": asdict(reply.usage),
+            "usage": {name: getattr(reply.usage, name) for name in _USAGE},
             "latency_seconds": reply.latency_seconds,
             "finish_reason": reply.finish_reason,
             "distributions": reply.distributions,
@@ -69,7 +70,8 @@ class Entry:
             if not isinstance(record[name], kind):
                 raise ValueError(f"{name}: got {record[name]!r:.40}")
         usage = Usage(**record["usage"])
-        numbers = {"created_at": record["created_at"], "latency_seconds": record["latency_seconds"], **asdict(usage)}
+        numbers = {name: getattr(usage, name) for name in _USAGE}
+        numbers |= {name: record[name] for name in ("created_at", "latency_seconds")}
         for name, number in numbers.items():
             if not (name == "cost_usd" and number is None):
                 _check_number(name, number)
