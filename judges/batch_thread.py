@@ -90,7 +90,8 @@ class BatchThread(Generic[_Question, _Prepared, _Answer]):
         """The answer.
 
         Raises:
-            JudgeRejected: closed, or `prepare` or `answer` raised something unforeseen.
+            JudgeRejected: closed; this process was forked after the first question; `prepare` or `answer` raised
+                something unforeseen.
             RulerError: what `prepare` or `answer` raised or gave as the answer.
         """
         loop = asyncio.get_running_loop()
@@ -99,6 +100,11 @@ class BatchThread(Generic[_Question, _Prepared, _Answer]):
         with self._lock:
             if self._thread is None:
                 raise JudgeRejected(f"{self._name} is closed")
+            if self._thread.ident is not None and not self._thread.is_alive():
+                # A model that threads were at when the process was forked cannot be used in the child, either.
+                raise JudgeRejected(
+                    f"{self._name}: was used before this process was forked; make a judge of its own here"
+                )
             if self._thread.ident is None:
                 _end_with_the_process()
                 self._thread.start()

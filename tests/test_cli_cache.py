@@ -187,6 +187,25 @@ def test_a_judge_of_the_policys_family_is_warned_of(groups: Path, cache: Path) -
     assert b".py" not in done.stderr
 
 
+def test_an_interrupted_run_says_what_its_unfinished_groups_took(groups: Path, tmp_path: Path, cache: Path) -> None:
+    asked = threading.Event()
+
+    def reply(body) -> Response:
+        if len(server.requests) > 3:
+            asked.set()
+            return Response(delay_seconds=30)
+        return completion("no json")
+
+    with LocalServer(reply) as server:
+        command = [*COMMAND, "score", str(groups), "--judge", f"{server.url}#m?reasks=50", "--concurrency", "1"]
+        process = subprocess.Popen([*command, "--out", str(tmp_path / "a")], stdout=subprocess.PIPE)
+        assert asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[0]
+        assert process.returncode == 130
+    assert b"0 scored, 0 tied, 0 failed; 4 calls, 300 input and 30 output tokens, cost unknown" in said
+
+
 # --- Caps ---
 
 

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, aclosing, closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -198,6 +198,12 @@ class _Run:
         if isinstance(result, FailedGroup):
             self._failed.append(result)
 
+    def _spent(self) -> Usage:
+        """Of all attempts, those for groups that an interrupt left unfinished included."""
+        paid = self._loaded.meter.usage
+        kept = self._usage
+        return replace(paid, cache_hits=kept.cache_hits, retries=kept.retries, wait_seconds=kept.wait_seconds)
+
     def exit_status(self) -> int:
         if self.interrupted:
             return exits.INTERRUPTED
@@ -217,7 +223,7 @@ class _Run:
         counted = [f"{self._statuses[status]} {status}" for status in ("scored", "tied", "failed")]
         counted += [f"{self._kept} already there"] * bool(self._kept)
         counted += [f"{self._source.bad_lines} bad lines"] * bool(self._source.bad_lines)
-        typer.echo(f"{', '.join(counted)}; {usage_text(self._usage)}; judge {self._ruler.judge_name}", err=err)
+        typer.echo(f"{', '.join(counted)}; {usage_text(self._spent())}; judge {self._ruler.judge_name}", err=err)
         if len(self._loaded.meter.by_judge) > 1:
             for name, usage in self._loaded.meter.by_judge.items():
                 typer.echo(f"  {name}: {usage_text(usage)}", err=err)
@@ -230,7 +236,7 @@ class _Run:
             "already_there": self._kept,
             "bad_lines": self._source.bad_lines,
             "interrupted": self.interrupted,
-            "usage": usage_record(self._usage),
+            "usage": usage_record(self._spent()),
             "usage_by_judge": {name: usage_record(usage) for name, usage in self._loaded.meter.by_judge.items()},
             "unreadable_cache_entries": self._loaded.unreadable,
             "judge": self._ruler.judge_name,

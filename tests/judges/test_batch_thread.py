@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -226,3 +228,21 @@ def test_the_process_ends_with_a_batch_in_progress() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["done", "released"], "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_in_a_forked_child_it_says_so_and_does_not_hang() -> None:
+    squares = thread_for(Squares())
+    assert asyncio.run(squares.ask(3)).value == 9
+    child = os.fork()
+    if not child:
+        signal.alarm(10)
+        try:
+            asyncio.run(squares.ask(4))
+        except JudgeRejected as error:
+            os._exit(7 if "forked" in str(error) else 8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert asyncio.run(squares.ask(5)).value == 25
+    squares.close()
