@@ -39,7 +39,7 @@ from judges.store import Entry
 from judges.store_sqlite import SqliteStore
 from ruler import FailedGroup, Group, Judge, JudgeInfo, JudgeReply, JudgeRequest, Ruler, ScoredGroup, Usage
 from ruler.config import Settings, load_judges, wrap_judge
-from ruler.records import BadLine, read_groups
+from ruler.records import BadLine, open_read, read_groups
 from ruler.reply import read_reply, reply_schema
 
 _FAULT_RATE = 0.2
@@ -335,8 +335,6 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def _lines(arguments: argparse.Namespace) -> Iterator[str]:
-    from ruler.records import open_read
-
     for path in sorted(arguments.data.glob("*.jsonl*")):
         with open_read(str(path)) as file:
             for line in file:

@@ -9,12 +9,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from judges.threads import hand_over
 from ruler.errors import JudgeRejected, RulerError
 
 _Question = TypeVar("_Question")
@@ -36,21 +36,11 @@ class Answered(Generic[_Answer]):
 @dataclass(eq=False, slots=True)
 class _Job(Generic[_Question, _Answer]):
     question: _Question
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[_Answer]
     started: float = 0.0
 
     def settle(self, result: _Answer | Exception) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self.loop.call_soon_threadsafe(self._settle, result)
-
-    def _settle(self, result: _Answer | Exception) -> None:
-        if self.future.done():
-            return
-        if isinstance(result, Exception):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
+        hand_over(self.future, result)
 
 
 class BatchThread(Generic[_Question, _Prepared, _Answer]):
@@ -94,8 +84,7 @@ class BatchThread(Generic[_Question, _Prepared, _Answer]):
                 something unforeseen.
             RulerError: what `prepare` or `answer` raised or gave as the answer.
         """
-        loop = asyncio.get_running_loop()
-        job: _Job[_Question, _Answer] = _Job(question, loop, loop.create_future())
+        job: _Job[_Question, _Answer] = _Job(question, asyncio.get_running_loop().create_future())
         asked = time.perf_counter()
         with self._lock:
             if self._thread is None:

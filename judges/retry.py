@@ -83,8 +83,8 @@ class RetryingJudge(JudgeWrapper):
 
         def stop(state: RetryCallState) -> bool:
             nonlocal why
+            why = f"asked {state.attempt_number} times" if state.attempt_number > 1 else "asked once"
             if state.attempt_number >= self._attempts:
-                why = f"asked {state.attempt_number} times" if state.attempt_number > 1 else "asked once"
                 return True
             # What was waited in a queue is in the usage that came with the errors.
             left = self._deadline_seconds - (self._clock() - begun - failed.wait_seconds)
@@ -92,8 +92,7 @@ class RetryingJudge(JudgeWrapper):
                 return False
             asks = _retry_after(state)
             wish = f" and it wants to be left alone for {asks:g} s" if asks else ""
-            times = "once" if state.attempt_number == 1 else f"{state.attempt_number} times"
-            why = f"asked {times}{wish}; deadline {self._deadline_seconds:g} s"
+            why += f"{wish}; deadline {self._deadline_seconds:g} s"
             return True
 
         async def sleep(seconds: float) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from judges.store import StoreError
 from judges.store_sqlite_file import SqliteFile, is_busy, truncate_log
+from judges.threads import end_all
 
 _MAX_BATCH_SIZE = 1_000
 _LOG_BYTES = 16 * 2**20
@@ -231,9 +232,4 @@ _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 @atexit.register
 def _finish() -> None:
     # For those whose callers were cancelled. Not for long: another program may keep the file locked.
-    writers = list(_writers)
-    for writer in writers:
-        writer.stop()
-    end = time.monotonic() + _EXIT_SECONDS
-    for writer in writers:
-        writer.join(max(0.0, end - time.monotonic()))
+    end_all(_writers, seconds=_EXIT_SECONDS)

@@ -125,8 +125,7 @@ class VLLMJudge:
         """
         started = time.perf_counter()
         _check_sampling(request.sampling, self.info.name)
-        loop = asyncio.get_running_loop()
-        job = Job(request, loop, loop.create_future())
+        job = Job(request, asyncio.get_running_loop().create_future())
         worker = self._submit(job)
         try:
             output = await job.future

@@ -23,6 +23,7 @@ from itertools import count
 from typing import Any
 
 from judges.local_model import local_name, model_folder, prompt_tokens
+from judges.threads import end_all, hand_over
 from ruler.errors import JudgeError, JudgeRejected, JudgeUnavailable
 from ruler.types import JudgeRequest, Usage
 
@@ -51,23 +52,13 @@ class Job:
     """One request, and where its outcome is awaited."""
 
     request: JudgeRequest
-    loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     id: str = ""
     """In the engine; empty before."""
 
     def settle(self, outcome: object) -> None:
         """Hands the outcome over, from any thread; an exception is raised where the job is awaited."""
-        with suppress(RuntimeError):  # its event loop is closed: nobody waits any more
-            self.loop.call_soon_threadsafe(self._settle, outcome)
-
-    def _settle(self, outcome: object) -> None:
-        if self.future.done():
-            return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+        hand_over(self.future, outcome)
 
 
 class EngineWorker:
@@ -235,12 +226,7 @@ _workers: weakref.WeakSet[EngineWorker] = weakref.WeakSet()
 
 def _stop_workers() -> None:
     """Ends the engines in their own threads, before the interpreter takes vLLM apart under them."""
-    workers = list(_workers)
-    for worker in workers:
-        worker.stop()
-    deadline = time.monotonic() + _EXIT_SECONDS
-    for worker in workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
+    end_all(_workers, seconds=_EXIT_SECONDS)
 
 
 # --- From our words to vLLM's ---
