@@ -45,7 +45,7 @@ check: $(READY) ## lint, format and types
 	$(BIN)/mypy
 
 quick: check ## check and the fast tests, for every commit
-	$(BIN)/pytest -n auto -m 'not slow'
+	$(BIN)/pytest -n auto -m 'not slow' --hypothesis-profile quick
 
 test: engines ## all tests
 	$(BIN)/pytest -n auto

@@ -29,6 +29,14 @@ better, the difference of scores should be large.
 
 def original_prompt(task: Sequence[Mapping[str, Any]], rollouts: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """System and user text for rollouts that come after the shared task messages."""
+    words, context, trajectories = original_parts(task, rollouts)
+    return "".join([words, context, *trajectories])
+
+
+def original_parts(
+    task: Sequence[Mapping[str, Any]], rollouts: Sequence[Sequence[Mapping[str, Any]]]
+) -> tuple[str, str, list[str]]:
+    """That text as (fixed words, shared messages, one text a rollout)."""
     lists = [[*task, *messages] for messages in rollouts]
     shared = 0
     for column in zip(*lists, strict=False):
@@ -36,8 +44,8 @@ def original_prompt(task: Sequence[Mapping[str, Any]], rollouts: Sequence[Sequen
             break
         shared += 1
     context = f"<context>\n{json.dumps(lists[0][:shared])}\n</context>\n\n" if shared else ""
-    trajectories = "\n\n".join(
+    trajectories = [
         f'<trajectory id="{number}">\n{json.dumps(messages[shared:])}\n</trajectory>'
         for number, messages in enumerate(lists, 1)
-    )
-    return f"{_SYSTEM}{context}Trajectories:\n\n{trajectories}"
+    ]
+    return _SYSTEM, f"{context}Trajectories:", [f"\n\n{text}" for text in trajectories]

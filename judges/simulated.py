@@ -22,6 +22,8 @@ Quality = Callable[[str, str], float]
 SlotShape = Literal["linear", "u", "first"]
 
 _CHARS_PER_TOKEN = 4
+_LONG_LIST = 8
+"""Up to so many rollouts in one prompt `Behaviour.long_list` changes nothing; it is the default block, too."""
 
 
 def length_quality(task: str, rollout: str) -> float:
@@ -55,6 +57,11 @@ class Behaviour:
     """linear: early slots gain; u: both ends gain; first: only the first slot gains."""
     length_bias: float = 0.0
     """What one standard deviation of length within the group adds."""
+    long_list: float = 0.0
+    """Growth of the noise with the list: its deviation is multiplied by 1 + long_list * log2(size / 8) beyond 8
+    rollouts, and left alone up to there. Without noise there is nothing to grow. JointRank (arXiv 2506.22262) has 100
+    passages at 57.7 nDCG@10 in one prompt, at 70.9 in blocks; for ranks with Gaussian noise that takes 1.45 times the
+    noise, which is 0.12 here."""
     failure: float = 0.0
     """Probability, per request, of an outage (JudgeUnavailable)."""
     scale: float = 100.0
@@ -67,11 +74,12 @@ class Behaviour:
         for name in ("flip", "failure"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"simulated: {name}: expected a probability, got {getattr(self, name)}")
-        if self.noise < 0:
-            raise ConfigError(f"simulated: noise: expected at least 0, got {self.noise}")
+        for name in ("noise", "long_list"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"simulated: {name}: expected at least 0, got {getattr(self, name)}")
         if self.shape not in get_args(SlotShape):
             raise ConfigError(f"simulated: shape: expected linear, u or first, got {self.shape!r}")
-        for name in ("noise", "slot_bias", "length_bias", "scale", "offset"):
+        for name in ("noise", "slot_bias", "length_bias", "long_list", "scale", "offset"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"simulated: {name}: expected a finite number, got {getattr(self, name)}")
 
@@ -126,11 +134,12 @@ class SimulatedJudge:
         middle = min(quality) + max(quality)
         slots = _slot_effects(behaviour.shape, len(texts))
         lengths = _standardised([float(len(text)) for text in texts])
+        noise = behaviour.noise * (1 + behaviour.long_list * max(0.0, math.log2(len(texts) / _LONG_LIST)))
         scores = []
         for value, slot, length in zip(quality, slots, lengths, strict=True):
             if rng.random() < behaviour.flip:
                 value = middle - value
-            value += behaviour.slot_bias * slot + behaviour.length_bias * length + rng.gauss(0, 1) * behaviour.noise
+            value += behaviour.slot_bias * slot + behaviour.length_bias * length + rng.gauss(0, 1) * noise
             scores.append(max(0, min(100, round(behaviour.offset + behaviour.scale * value))))
         reply: dict[str, object] = {
             "scores": [{"id": name, "score": score} for name, score in zip(rollouts, scores, strict=True)]

@@ -1,4 +1,4 @@
-"""Asking judges: all questions about one group at once, each answered with a usable verdict or an error."""
+"""Asking judges: questions about one group, all at once, each answered with a usable verdict or an error."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ruler.errors import BudgetExceeded, JudgeError, PackingError, ReplyError, RulerError
+from ruler.errors import BudgetExceeded, JudgeError, ReplyError, RulerError
 from ruler.packing import PackedPrompt
 from ruler.reply import Verdict, read_reply
-from ruler.types import Judge, JudgeReply, JudgeRequest, Usage, judge_info, reply_fault, usage_of, with_usage
+from ruler.types import Judge, JudgedOrder, JudgeReply, JudgeRequest, Usage, reply_fault, usage_of, with_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,18 @@ class Answer:
     def usage(self) -> Usage:
         return self.reply.usage
 
+    @property
+    def judged(self) -> JudgedOrder:
+        """The scores by rollout, in the order shown."""
+        prompt = self.question.prompt
+        return JudgedOrder(
+            judge=self.question.judge_name,
+            order=prompt.order,
+            block=prompt.block,
+            rollout_ids=tuple(prompt.rollouts[label][0] for label in prompt.labels),
+            scores=tuple(self.verdict.scores[label] for label in prompt.labels),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
@@ -47,40 +59,16 @@ class NoAnswer:
         return usage_of(self.error)
 
 
-def check_window(question: Question, group_id: str) -> None:
-    """Raises PackingError when prompt and reply cannot fit; counts tokens only where bytes do not settle it."""
-    info = judge_info(question.judge)
-    if info.context_tokens is None:
-        return
-    room = info.context_tokens - (info.sampling.max_tokens or 0)
-    if sum(len(text.encode()) for _, text in question.prompt.parts) <= room:
-        return  # no tokenizer makes more tokens than bytes
-    from ruler.tokens import token_counter  # loads a tokenizer, which most groups do not need
-
-    tokenizer, count = token_counter(info)
-    total = question.prompt.tokens(count)["total"]
-    if total > room:
-        raise PackingError(
-            f"group {group_id!r}: the prompt has {total:,} tokens ({tokenizer}), "
-            f"the window of judge {question.judge_name} has room for {room:,}"
-        )
-
-
 Settled = Callable[[Question, JudgeReply | None, RulerError | None], None]
 """Told of a question, the reply if one came, and the error if there are no scores."""
 
 
-async def ask_all(questions: Sequence[Question], settled: Settled) -> list[Answer]:
-    """The answers, in the order of the questions, which are all asked at once.
+async def ask_all(questions: Sequence[Question], settled: Settled) -> list[Answer | NoAnswer]:
+    """What came of each question, in their order; all are asked at once.
 
     When one fails, the others are waited for and not cancelled: what is in flight is paid for, a cache inside the
     judge keeps it for the next attempt, and only a finished call can say what it cost. When the caller is cancelled
     or `settled` raises, all are cancelled. No task is left behind in any case.
-
-    Raises:
-        RulerError: not every question has a usable reply. It is that of the first question that failed, but a reached
-            budget goes before any other, because it must stop the run. Of several questions, the message names
-            each judge that failed, and the usage is what all of them spent.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -88,21 +76,25 @@ async def ask_all(questions: Sequence[Question], settled: Settled) -> list[Answe
     except BaseExceptionGroup as raised:
         # What `settled` raised is the caller's own, who knows nothing of our tasks.
         raise raised.exceptions[0] from None
-    outcomes = [task.result() for task in tasks]
-    answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    if len(answers) < len(outcomes):
-        raise _joint_error(outcomes)
-    return answers
+    return [task.result() for task in tasks]
 
 
-def _joint_error(outcomes: Sequence[Answer | NoAnswer]) -> RulerError:
+def joint_error(outcomes: Sequence[Answer | NoAnswer]) -> RulerError:
+    """Why a group has no scores, of which at least one question has no usable reply.
+
+    Returns:
+        The error of the first question that failed, but a reached budget goes before any other, because it must stop
+        the run. Of several questions, the message names each judge that failed and why, and the usage is what all of
+        them spent.
+    """
     failures = [outcome for outcome in outcomes if isinstance(outcome, NoAnswer)]
     failures.sort(key=lambda failure: not isinstance(failure.error, BudgetExceeded))
     error = failures[0].error
     if len(outcomes) == 1:
         return error
-    message = "; ".join(f"judge {failure.question.judge_name}: {failure.error}" for failure in failures)
-    joint = with_usage(error, sum((outcome.usage for outcome in outcomes), Usage()), message=message)
+    # Orders of one judge mostly fail alike: each complaint stands once.
+    complaints = dict.fromkeys(f"judge {failure.question.judge_name}: {failure.error}" for failure in failures)
+    joint = with_usage(error, sum((outcome.usage for outcome in outcomes), Usage()), message="; ".join(complaints))
     joint.__cause__ = error
     return joint
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ruler.asking import Answer
+from ruler.aggregate import SlotMeans, agreement, merge
 from ruler.errors import ConfigError
-from ruler.types import Group, Judge, Juror, judge_info
+from ruler.types import FailedGroup, Judge, JudgedOrder, Juror, ScoredGroup, judge_info
 
 # Judges give 0..100, seldom with more than two decimals; this is far below and far above rounding errors.
 _DIGITS = 12
@@ -54,21 +55,6 @@ def _load(specs: Sequence[str]) -> Sequence[Judge]:
     return config.load_judges(config.read_settings(judge=list(specs))).judges
 
 
-def juror(answer: Answer, group: Group) -> Juror:
-    """What this judge says of the group, in the caller's order of rollouts."""
-    shown = answer.question.prompt.rollouts
-    label_of = {name: label for label, names in shown.items() for name in names}
-    labels = [label_of[rollout.id] for rollout in group.rollouts]
-    return Juror(
-        judge=answer.question.judge_name,
-        model=answer.reply.model,
-        scores=tuple(answer.verdict.scores[label] for label in labels),
-        notes=tuple(answer.verdict.notes.get(label) for label in labels),
-        usage=answer.usage,
-        answered_by=answer.reply.judge,
-    )
-
-
 def mean_scores(jurors: Sequence[Juror]) -> tuple[float, ...]:
     """One score per rollout: the plain mean of the judges' scores. In [0, 1]; of one judge its scores, untouched.
 
@@ -84,3 +70,35 @@ def mean_scores(jurors: Sequence[Juror]) -> tuple[float, ...]:
     # 0.01 with 0.06 and 0.03 with 0.04 are a tie, and no difference for a trainer to scale up.
     columns = zip(*(juror.scores for juror in jurors), strict=True)
     return tuple(round(math.fsum(column) / len(jurors), _DIGITS) for column in columns)
+
+
+def joint_stderr(jurors: Sequence[Juror]) -> tuple[float, ...] | None:
+    """The standard error of each mean score, as of judges that err independently; None when one has none."""
+    columns = [juror.stderr for juror in jurors if juror.stderr is not None]
+    if not jurors or len(columns) < len(jurors):
+        return None
+    return tuple(math.hypot(*column) / len(jurors) for column in zip(*columns, strict=True))
+
+
+def mean_agreement(judged: Sequence[Sequence[JudgedOrder]]) -> float | None:
+    """How far the first two orders of each judge agree, in the mean; None when a judge was shown one."""
+    known = [value for value in map(agreement, judged) if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(judged) else None
+
+
+def with_stderr(result: ScoredGroup | FailedGroup, slots: SlotMeans) -> ScoredGroup | FailedGroup:
+    """The result with the standard errors that these slot means give; nothing else of it changes."""
+    if isinstance(result, FailedGroup) or not result.judged:
+        return result
+    by_judge: dict[str, list[JudgedOrder]] = {}
+    for judged in result.judged:
+        by_judge.setdefault(judged.judge, []).append(judged)
+    ids = [score.same_as or score.id for score in result.rollouts]
+    columns = {}
+    for judge, orders in by_judge.items():
+        stderr = merge(orders, slots).stderr
+        columns[judge] = None if stderr is None else tuple(stderr[name] for name in ids)
+    jury = tuple(replace(juror, stderr=columns[juror.judge]) for juror in result.jury)
+    joint = joint_stderr(jury) if jury else next(iter(columns.values()))
+    rollouts = zip(result.rollouts, joint or [None] * len(ids), strict=True)
+    return replace(result, jury=jury, rollouts=tuple(replace(score, stderr=error) for score, error in rollouts))

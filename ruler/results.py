@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from typing import IO, Any, cast
 
 from ruler.errors import ConfigError
@@ -40,6 +41,8 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
                     ("score", score.score),
                     ("stderr", score.stderr),
                     ("note", score.note),
+                    ("same_as", score.same_as),
+                    ("cut_chars", score.cut_chars or None),
                     ("flags", list(score.flags) or None),
                 )
                 if value is not None
@@ -50,8 +53,18 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
         if result.answered_by is not None:
             record["answered_by"] = result.answered_by
         record["orders_used"] = result.orders_used
+        if result.agreement is not None:
+            record["agreement"] = result.agreement
         if result.absolute:
             record["absolute"] = True
+        if result.clipped:
+            record["clipped"] = result.clipped
+        record["judged"] = [
+            {name: value for name, value in asdict(judged).items() if name != "judge" or result.jury}
+            for judged in result.judged
+        ]
+        if result.failed_orders:
+            record["failed_orders"] = [asdict(failed) for failed in result.failed_orders]
         if result.jury:
             record["jury"] = [_juror_record(juror) for juror in result.jury]
     record |= {key: getattr(result, key) for key in _MADE_BY}
@@ -64,6 +77,8 @@ def _juror_record(juror: Juror) -> dict[str, Any]:
     if juror.answered_by is not None:
         record["answered_by"] = juror.answered_by
     record["scores"] = list(juror.scores)
+    if juror.stderr is not None:
+        record["stderr"] = list(juror.stderr)
     if any(note is not None for note in juror.notes):
         record["notes"] = list(juror.notes)
     record["usage"] = usage_record(juror.usage)
@@ -93,7 +108,7 @@ def json_line(record: Mapping[str, Any]) -> bytes:
         return (json.dumps(record) + "\n").encode("ascii")
 
 
-_MADE_BY = ("judge", "rubric", "orders", "prompt_version")
+_MADE_BY = ("judge", "rubric", "orders", "adaptive", "prompt_version")
 
 
 class ResultFile:
@@ -108,7 +123,7 @@ class ResultFile:
 
         Args:
             path: the file; `.gz` is compressed, `-` is standard output, which is never read.
-            made_by: judge, rubric, orders and prompt_version of this run.
+            made_by: judge, rubric, orders, adaptive and prompt_version of this run.
 
         Raises:
             ConfigError: the file cannot be written, holds something else, or was made with other settings.

@@ -6,19 +6,25 @@ scored = await ruler.score(Group.of([messages_1, messages_2]))
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from typing import get_args
 
-from ruler.asking import Answer, Question, ask_all, check_window
+from ruler.aggregate import SlotMeans, merge
+from ruler.asking import Question, ask_all, joint_error
 from ruler.background import run_in_background
 from ruler.errors import ConfigError, GroupError, ReplyError, RulerError
 from ruler.families import family_warning
-from ruler.jury import juror, mean_scores, read_judges
-from ruler.orders import seeded_order
-from ruler.packing import PackedGroup, PackedPrompt, PromptOptions, pack
+from ruler.jury import joint_stderr, mean_agreement, mean_scores, read_judges, with_stderr
+from ruler.orders import Orders
+from ruler.packing import PackedPrompt, PromptOptions
+from ruler.plan import MAX_BLOCK, Plan, Planner, PlanOptions
+from ruler.poll import Poll
 from ruler.reply import MAX_REPLY_CHARS, read_reply, reply_schema
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.stream import check_item, settle_all
@@ -46,6 +52,10 @@ class JudgeCall:
     group_id: str
     judge: str
     """Name of the judge that was asked."""
+    order: int
+    """Which order of the judge's plan, from 0."""
+    block: int
+    """Which block of that order, from 0."""
     request: JudgeRequest
     shown: Mapping[str, tuple[str, ...]]
     """Label -> the caller's rollout ids it stood for, in the order shown."""
@@ -62,7 +72,8 @@ class Ruler:
         judge_name: the judge's name in results; the names of a jury joined by " + ".
         rubric: what they are told to value.
         prompt_version: of the prompts' layout, with the options that change it.
-        orders: how many orders each judge is shown.
+        orders: in how many orders each judge is shown a group; "full": each rollout once in each slot.
+        adaptive: whether orders beyond the second are asked only where the first two disagree.
     """
 
     def __init__(
@@ -70,9 +81,15 @@ class Ruler:
         judge: Judge | str | Sequence[Judge | str],
         *,
         rubric: Rubric | str = DEFAULT_RUBRIC,
+        orders: Orders = 1,
+        adaptive: bool = False,
+        min_orders: int | None = None,
+        max_block: int = MAX_BLOCK,
+        context_tokens: int | None = None,
         notes: bool = True,
         reasoning: bool = False,
         reference: bool = False,
+        shared_text: bool = True,
         absolute: bool = False,
         policy: str | None = None,
         concurrency: int = 16,
@@ -84,9 +101,17 @@ class Ruler:
             judge: an async callable, or a SPEC such as `openai/gpt-5-mini` (see `ruler.config.load_judge`). A sequence
                 of them is a jury: all are asked about each group, and the score is the mean of theirs.
             rubric: what to value; a string is a rubric named "custom".
+            orders: in how many orders a group is shown, for a mean score with a standard error: 1, 2, 4, or "full" for
+                as many as it has rollouts. Two orders that are equal are asked once. See docs/orders.md.
+            adaptive: ask two orders first, and the others only where these disagree; `orders` is the most.
+            min_orders: score a group from the others when orders fail for good, if at least this many are left;
+                None: every order is needed.
+            max_block: most rollouts in one prompt. A larger group is judged in blocks, each rollout in two or more.
+            context_tokens: the judge's window (prompt and reply), where it is not known or shall not be used up.
             notes: have the judge write a short note on each rollout before it scores.
             reasoning: show what policies wrote under separate reasoning keys.
             reference: show the group's reference answer, where it has one.
+            shared_text: show long text that occurs several times in a group once.
             absolute: score groups of one; such a score compares with nothing.
             policy: name of the model that wrote the rollouts. Never shown to a judge: it only brings a UserWarning
                 when a judge is of the same family.
@@ -94,10 +119,14 @@ class Ruler:
             on_call: told of every question once it is settled; an exception that it raises stops the run.
 
         Raises:
-            ConfigError: a bad SPEC, no judge, two judges of one name, no rubric, or a concurrency below 1.
+            ConfigError: a bad SPEC, no judge, two judges of one name, no rubric, or a value out of range.
         """
         if concurrency < 1:
             raise ConfigError(f"concurrency: expected at least 1, got {concurrency}")
+        _check_orders(orders, adaptive, min_orders)
+        _check_count("max_block", max_block, at_least=2)
+        if context_tokens is not None:
+            _check_count("context_tokens", context_tokens, at_least=1)
         if not isinstance(policy, str | None):
             raise ConfigError(f"policy: expected the name of a model, got {policy!r:.80}")
         self.judges = read_judges(judge)
@@ -105,9 +134,13 @@ class Ruler:
         self._names = tuple(info.name for info in infos)
         self.judge_name = " + ".join(self._names)
         self.rubric = _rubric(rubric)
-        self.options = PromptOptions(notes=notes, reasoning=reasoning, reference=reference)
-        self.prompt_version = self.options.version + _images_version(infos)
-        self.orders = 1
+        self.options = PromptOptions(notes=notes, reasoning=reasoning, reference=reference, shared_text=shared_text)
+        self.orders = orders
+        self.adaptive = adaptive
+        self._plan_options = PlanOptions(orders=orders, max_block=max_block, context_tokens=context_tokens)
+        self.prompt_version = self.options.version + self._plan_options.version + _images_version(infos)
+        self._min_orders = min_orders
+        self._slots = SlotMeans()
         self._absolute = absolute
         self._concurrency = concurrency
         self._on_call = on_call
@@ -115,12 +148,16 @@ class Ruler:
             warnings.warn(related, stacklevel=2)
 
     def pack(self, group: Group) -> list[PackedPrompt]:
-        """The prompts `score` would ask for this group, in the order of `judges`; nothing is asked.
+        """The prompts `score` would ask for this group, judge by judge in the order of `judges`; nothing is asked.
 
         There is one for every question, because each is paid for: judges that would be shown the same have equal
-        prompts here.
+        prompts here. With `adaptive` these are the most that would be asked. A group whose rollouts all read the same
+        has none.
+
+        Raises:
+            PackingError: the group does not fit a judge's window.
         """
-        return [question.prompt for question in self._plan(self._pack(group))]
+        return [prompt for plan in self._plans(group) for blocks in plan.orders for prompt in blocks]
 
     async def score(self, group: Group) -> ScoredGroup:
         """The group's scores, in the caller's order.
@@ -144,19 +181,23 @@ class Ruler:
                 f"group {group.id!r}: rollouts: only one, so there is nothing to compare; "
                 "absolute=True (--absolute) scores it all the same"
             )
-        packed = self._pack(group)
-        questions = self._plan(packed)
-        if len(questions[0].prompt.labels) == 1 and len(group.rollouts) > 1:
-            return self._result(packed, [])
-        for question in questions:
-            check_window(question, group.id)
-        return self._result(packed, await ask_all(questions, partial(self._settled, group)))
+        polls = [
+            Poll(judge, name, plan, partial(self._request, judge_info(judge), plan))
+            for judge, name, plan in zip(self.judges, self._names, self._plans(group), strict=True)
+        ]
+        if self.adaptive:
+            await self._ask(group, polls, [poll.questions(2) for poll in polls])
+            await self._ask(group, polls, [poll.questions() if poll.is_disputed() else [] for poll in polls])
+        else:
+            await self._ask(group, polls, [poll.questions() for poll in polls])
+        return self._result(group, polls)
 
     async def score_many(self, groups: Iterable[Group], *, progress: bool = False) -> list[ScoredGroup | FailedGroup]:
         """One result per group, in the given order; a failure is a FailedGroup and disturbs no other.
 
         After BudgetExceeded nothing more is asked and the remaining groups fail with the reason "budget". When this
-        call is cancelled, so is every question in flight, and no task is left behind.
+        call is cancelled, so is every question in flight, and no task is left behind. Standard errors rest on what all
+        groups tell of the judge's slots, so they do not depend on which group was ready first.
 
         Raises:
             GroupError: an item is no Group; nothing has been asked then.
@@ -177,7 +218,7 @@ class Ruler:
                     results[index] = result
                     if shown is not None:
                         shown.add(result)
-        return [results[index] for index in range(len(groups))]
+        return [with_stderr(results[index], self._slots) for index in range(len(groups))]
 
     def score_stream(
         self, groups: Iterable[Group] | AsyncIterable[Group]
@@ -187,6 +228,8 @@ class Ruler:
         A plain iterable is read on the event loop: one that waits (for a pipe, a trainer) holds up the questions in
         flight, and should be an async one. Close the stream (`contextlib.aclosing`) when leaving early: that cancels
         what is in flight.
+
+        Standard errors rest on the groups that were ready before, and those of the first groups on little.
 
         Raises:
             GroupError: an item is no Group.
@@ -200,35 +243,44 @@ class Ruler:
         """
         return run_in_background(self.score(group))
 
-    def _pack(self, group: Group) -> dict[bool, PackedGroup]:
-        """The group laid out without images, with them, or both: in nothing else do the judges' prompts differ."""
-        shown = {judge_info(judge).images for judge in self.judges}
-        return {images: pack(group, self.rubric, self.options, images=images) for images in shown}
+    def _plans(self, group: Group) -> list[Plan]:
+        """What each judge is to be asked."""
+        planner = Planner(group, self.rubric, self.options, self._plan_options)
+        return [planner.plan(name, judge_info(judge)) for name, judge in zip(self._names, self.judges, strict=True)]
 
-    def _plan(self, packed: Mapping[bool, PackedGroup]) -> list[Question]:
-        """What is to be asked, judge by judge."""
-        prompts = {images: one.prompt(seeded_order(len(one.rollouts), one.seed)) for images, one in packed.items()}
-        questions = []
-        for name, judge in zip(self._names, self.judges, strict=True):
-            info = judge_info(judge)
-            prompt = prompts[info.images]
-            questions.append(Question(judge, name, prompt, self._request(prompt, info)))
-        return questions
-
-    def _request(self, prompt: PackedPrompt, info: JudgeInfo) -> JudgeRequest:
+    def _request(self, info: JudgeInfo, plan: Plan, prompt: PackedPrompt) -> JudgeRequest:
         return JudgeRequest(
             messages=prompt.messages,
             schema=reply_schema(notes=self.options.notes),  # equal every time, and nobody's to change for the next
             ids=prompt.labels,
             sampling=info.sampling,
-            prefix_chars=prompt.prefix_chars if self.orders > 1 else 0,
+            prefix_chars=prompt.prefix_chars if len(plan.orders) > 1 else 0,
             check=partial(read_reply, ids=prompt.labels),
         )
 
+    async def _ask(self, group: Group, polls: Sequence[Poll], questions: Sequence[Sequence[Question]]) -> None:
+        """Asks each poll's questions, all at once. Raises RulerError when too many orders have no answer."""
+        settled = partial(self._settled, group)
+        outcomes = iter(await ask_all([question for own in questions for question in own], settled))
+        for poll, own in zip(polls, questions, strict=True):
+            poll.take(list(islice(outcomes, len(own))))
+        if not all(poll.suffices(self._min_orders) for poll in polls):
+            raise joint_error([outcome for poll in polls for outcome in poll.outcomes])
+
     def _settled(self, group: Group, question: Question, reply: JudgeReply | None, error: RulerError | None) -> None:
         if self._on_call:
-            shown = question.prompt.rollouts
-            self._on_call(JudgeCall(group.id, question.judge_name, question.request, shown, reply, error))
+            prompt = question.prompt
+            call = JudgeCall(
+                group_id=group.id,
+                judge=question.judge_name,
+                order=prompt.order,
+                block=prompt.block,
+                request=question.request,
+                shown=prompt.rollouts,
+                reply=reply,
+                error=error,
+            )
+            self._on_call(call)
 
     async def _settle(self, group: Group) -> ScoredGroup | FailedGroup:
         try:
@@ -236,17 +288,31 @@ class Ruler:
         except RulerError as error:
             return self._failed(group, error)
 
-    def _result(self, packed: Mapping[bool, PackedGroup], answers: Sequence[Answer]) -> ScoredGroup:
-        """The group with what its judges say; tied without answers."""
-        one = next(iter(packed.values()))
-        group = one.group
-        jurors = [juror(answer, group) for answer in answers]
+    def _result(self, group: Group, polls: Sequence[Poll]) -> ScoredGroup:
+        """The group with what its judges say; tied when nobody was asked."""
+        asked = [poll for poll in polls if poll.orders_used]
+        judged = [one for poll in asked for one in poll.judged]
+        for one in judged:
+            self._slots.add(one)
+        merged = [merge(poll.judged, self._slots) for poll in asked]
+        jurors = [poll.juror(one, group) for poll, one in zip(asked, merged, strict=True)]
+        packed = [poll.plan.packed for poll in polls]
+        first = packed[0].representatives
         nothing = [None] * len(group.rollouts)
         rollouts = tuple(
-            Score(id=rollout.id, score=score, note=note, flags=one.flags[rollout.id])
-            for rollout, score, note in zip(
+            Score(
+                id=rollout.id,
+                score=score,
+                stderr=stderr,
+                note=note,
+                same_as=None if first[rollout.id] == rollout.id else first[rollout.id],
+                cut_chars=max(one.cut_chars[rollout.id] for one in packed),
+                flags=tuple(sorted({flag for one in packed for flag in one.flags[rollout.id]})),
+            )
+            for rollout, score, stderr, note in zip(
                 group.rollouts,
                 mean_scores(jurors) if jurors else nothing,
+                joint_stderr(jurors) or nothing,
                 jurors[0].notes if jurors else nothing,
                 strict=True,
             )
@@ -257,13 +323,18 @@ class Ruler:
             rollouts_digest=group.rollouts_digest,
             status="scored" if jurors else "tied",
             rollouts=rollouts,
-            usage=sum((answer.usage for answer in answers), Usage()),
+            usage=sum((poll.usage for poll in polls), Usage()),
             judge=self.judge_name,
             model=" + ".join(member.model for member in jurors) if jurors else None,
             rubric=self.rubric.id,
             prompt_version=self.prompt_version,
             orders=self.orders,
-            orders_used=1 if jurors else 0,
+            adaptive=self.adaptive,
+            orders_used=min((poll.orders_used for poll in asked), default=0),
+            agreement=mean_agreement([poll.judged for poll in asked]),
+            judged=tuple(judged),
+            failed_orders=tuple(failed for poll in polls for failed in poll.failed_orders()),
+            clipped=sum(one.clipped for one in merged),
             absolute=bool(jurors) and len(group.rollouts) == 1,
             answered_by=jurors[0].answered_by if len(jurors) == 1 else None,
             jury=tuple(jurors) if len(jurors) > 1 else (),
@@ -282,6 +353,7 @@ class Ruler:
             rubric=self.rubric.id,
             prompt_version=self.prompt_version,
             orders=self.orders,
+            adaptive=self.adaptive,
             usage=usage_of(error),
             raw_reply=raw if raw is None else raw[:MAX_REPLY_CHARS],
         )
@@ -303,3 +375,22 @@ def _images_version(infos: Sequence[JudgeInfo]) -> str:
     if len(seeing) in (0, len(infos)):
         return "+images" * bool(seeing)
     return f"+images({', '.join(seeing)})"
+
+
+def _check_orders(orders: object, adaptive: bool, min_orders: object) -> None:
+    if isinstance(orders, bool) or orders not in get_args(Orders):
+        raise ConfigError(f'orders: expected 1, 2, 4 or "full", got {orders!r:.80}')
+    if adaptive and orders in (1, 2):
+        raise ConfigError(
+            f'adaptive: two orders are asked first; orders, the most, must be 4 or "full", got {orders!r}'
+        )
+    if min_orders is None:
+        return
+    most = orders if isinstance(orders, int) else math.inf
+    if isinstance(min_orders, bool) or not isinstance(min_orders, int) or not 1 <= min_orders <= most:
+        raise ConfigError(f"min_orders: expected a whole number from 1 to orders ({orders}), got {min_orders!r:.80}")
+
+
+def _check_count(name: str, value: object, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ConfigError(f"{name}: expected a whole number of at least {at_least}, got {value!r:.80}")

@@ -235,6 +235,8 @@ _BACKEND: dict[Kind, dict[str, _Reader]] = {
         "quality": str,
         "shape": str,
         "seed": int,
-        **dict.fromkeys(("noise", "flip", "slot_bias", "length_bias", "failure", "scale", "offset"), float),
+        **dict.fromkeys(
+            ("noise", "flip", "slot_bias", "length_bias", "long_list", "failure", "scale", "offset"), float
+        ),
     },
 }

@@ -460,11 +460,43 @@ class Score:
     score: float | None
     """In [0, 1], higher is better; None when the group is tied."""
     stderr: float | None = None
-    """Standard error over orders; None with one order."""
+    """Standard error of the score within its group, over orders; None with one order. See `ruler.aggregate.merge`."""
     note: str | None = None
     """The judge's note; of a jury that of its first judge, the others' are in `ScoredGroup.jury`."""
+    same_as: str | None = None
+    """Id of an earlier rollout that reads the same: the two were judged once."""
+    cut_chars: int = 0
+    """Characters of its tool outputs that were left out to fit a judge's window; of a jury the most."""
     flags: tuple[str, ...] = ()
-    """What was odd about the rollout's text, for example `fence`, `invisible`, `cut_off`; see docs/prompt.md."""
+    """What was odd or suspicious about its text, for example `invisible`, `cut_off`, `score_plea`; no score is changed
+    by it. See docs/prompt.md and docs/attacks.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedOrder:
+    """What one judge said of one prompt: a whole group in one order, or one block of it."""
+
+    judge: str
+    order: int
+    """Which order of the judge's plan, from 0."""
+    block: int
+    """Which block of that order, from 0; 0 where the whole group is one block."""
+    rollout_ids: tuple[str, ...]
+    """In the order shown; of rollouts that read the same only the first."""
+    scores: tuple[float, ...]
+    """In [0, 1] in the order shown, as the judge gave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOrder:
+    """One order that gave no scores, in a group that was scored from the others."""
+
+    judge: str
+    order: int
+    """Which order of the judge's plan, from 0."""
+    reason: str
+    """The error's `code`: judge, unavailable, rejected or reply."""
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +514,8 @@ class Juror:
     """This judge's part of the group's usage."""
     answered_by: str | None = None
     """Name of the judge that answered, where this one is a chain of several; else None."""
+    stderr: tuple[float, ...] | None = None
+    """Standard errors of the scores, in the caller's order; None with one order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,10 +537,21 @@ class ScoredGroup:
     """The model that answered, in the backend's words, those of a jury joined by " + "; None when nothing was asked."""
     rubric: str
     prompt_version: str
-    orders: int
-    """Orders asked for."""
+    orders: int | Literal["full"]
+    """Orders asked for; "full": each rollout once in each slot."""
+    adaptive: bool
+    """Whether orders beyond the second were asked only where the first two disagree."""
     orders_used: int
-    """Different orders that were judged; 0 when tied."""
+    """Different orders that were judged, of a jury the fewest of one judge; 0 when tied."""
+    agreement: float | None = None
+    """How far the first two orders agree, in [-1, 1], of a jury the mean over its judges; None with one order. See
+    `ruler.aggregate.agreement`."""
+    judged: tuple[JudgedOrder, ...] = ()
+    """Every prompt that the scores are made of, judge by judge."""
+    failed_orders: tuple[FailedOrder, ...] = ()
+    """Orders without scores, which `Ruler(min_orders=…)` allows."""
+    clipped: int = 0
+    """Scores merged from blocks that would have been outside [0, 1] and stand on its border; over all judges."""
     absolute: bool = False
     """True for a group of one: the score compares with nothing."""
     answered_by: str | None = None
@@ -544,7 +589,8 @@ class FailedGroup:
     judge: str
     rubric: str
     prompt_version: str
-    orders: int
+    orders: int | Literal["full"]
+    adaptive: bool
     usage: Usage = Usage()
     raw_reply: str | None = None
     """The reply that could not be used, where there was one."""

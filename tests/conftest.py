@@ -18,6 +18,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("default")
+# `make quick`: fewer examples; `make test` draws them all.
+settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
 
 ROOT = Path(__file__).parents[1]
 

@@ -86,7 +86,7 @@ def test_score_writes_one_valid_line_per_group_and_says_what_it_did(three: Path,
         assert result["status"] == "scored"
         assert [rollout["id"] for rollout in result["rollouts"]] == ["r1", "r2"]
         assert all(0 <= rollout["score"] <= 1 for rollout in result["rollouts"])
-        assert result["prompt_version"] == "1"
+        assert result["prompt_version"] == "2"
         assert result["judge"] == "simulated?quality=length"
 
 

@@ -141,6 +141,7 @@ def test_the_cache_in_a_redis_server(groups: Path, tmp_path: Path, redis_server:
 # --- Failures on the way ---
 
 
+@pytest.mark.slow
 def test_an_outage_is_retried_and_shown(groups: Path, tmp_path: Path, cache: Path) -> None:
     failures = iter([True, False, True] + [False] * 100)
 
@@ -187,6 +188,7 @@ def test_a_judge_of_the_policys_family_is_warned_of(groups: Path, cache: Path) -
     assert b".py" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_what_its_unfinished_groups_took(groups: Path, tmp_path: Path, cache: Path) -> None:
     asked = threading.Event()
 

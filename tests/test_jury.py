@@ -281,7 +281,7 @@ async def test_a_cancelled_group_leaves_no_task() -> None:
 async def test_a_judge_whose_window_is_too_small_is_named_and_nobody_is_asked() -> None:
     group = Group.of(["word " * 3000, "other " * 3000], id="big")
     wide, narrow = judge("wide", {}), judge("narrow", {}, context_tokens=3000)
-    with pytest.raises(PackingError, match="'big': .* the window of judge narrow has room for 3,000"):
+    with pytest.raises(PackingError, match="'big': .* the window of judge narrow has room for 2,728"):
         await Ruler([wide, narrow]).score(group)
     assert wide.requests == narrow.requests == []
 
@@ -328,7 +328,7 @@ async def test_only_judges_that_take_images_are_shown_them() -> None:
     group = Group.of([[{"role": "assistant", "content": [{"type": "text", "text": text}, IMAGE]}] for text in "ab"])
     ruler = Ruler([eye, blind, other])
     scored = await ruler.score(group)
-    assert scored.prompt_version == "1+images(eye)"
+    assert scored.prompt_version == "2+images(eye)"
     assert [type(one.requests[0].messages[1]["content"]) for one in (eye, blind, other)] == [list, str, str]
     assert [prompt.messages for prompt in ruler.pack(group)] == [
         one.requests[0].messages for one in (eye, blind, other)
@@ -339,9 +339,9 @@ def test_whose_prompts_hold_images_is_part_of_the_prompt_version() -> None:
     def version(*images: bool) -> str:
         return Ruler([judge(f"j{n}", {}, images=flag) for n, flag in enumerate(images)]).prompt_version
 
-    assert [version(False, False), version(True, True), version(True)] == ["1", "1+images", "1+images"]
+    assert [version(False, False), version(True, True), version(True)] == ["2", "2+images", "2+images"]
     # Which one is shown them is no part of the judges' names, and a file must not mix the two.
-    assert [version(True, False), version(False, True)] == ["1+images(j0)", "1+images(j1)"]
+    assert [version(True, False), version(False, True)] == ["2+images(j0)", "2+images(j1)"]
 
 
 def test_pack_gives_a_prompt_for_every_judge_and_asks_nobody() -> None:

@@ -7,7 +7,9 @@ from rich.console import Console
 from ruler.progress import ScoringProgress, cost_text
 from ruler.types import FailedGroup, Usage
 
-FAILED = FailedGroup("g", "d", "d", "reply", "m", ("r1",), "judge", "rubric", "1", 1, Usage(1, 1000, 0, 500, None))
+FAILED = FailedGroup(
+    "g", "d", "d", "reply", "m", ("r1",), "judge", "rubric", "1", 1, False, Usage(1, 1000, 0, 500, None)
+)
 
 
 def test_the_bar_shows_done_failed_tokens_and_that_a_price_is_unknown() -> None:

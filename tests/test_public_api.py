@@ -49,7 +49,8 @@ def test_the_signatures() -> None:
         return ", ".join(inspect.signature(function).parameters)  # type: ignore[arg-type]
 
     assert parameters(ruler.Ruler) == (
-        "judge, rubric, notes, reasoning, reference, absolute, policy, concurrency, on_call"
+        "judge, rubric, orders, adaptive, min_orders, max_block, context_tokens, notes, reasoning, reference, "
+        "shared_text, absolute, policy, concurrency, on_call"
     )
     assert parameters(ruler.Ruler.score) == "self, group"
     assert parameters(ruler.Ruler.score_many) == "self, groups, progress"
@@ -71,16 +72,16 @@ def test_the_fields() -> None:
         "backend model base_url sampling context_tokens count_tokens images prefix_cache "
         "cacheable input_price output_price"
     )
-    assert fields(ruler.Score) == "id score stderr note flags"
+    assert fields(ruler.Score) == "id score stderr note same_as cut_chars flags"
     assert fields(ruler.Usage) == (
         "calls input_tokens cached_input_tokens output_tokens cost_usd cache_hits retries wait_seconds"
     )
-    assert fields(ruler.JudgeCall) == "group_id judge request shown reply error"
+    assert fields(ruler.JudgeCall) == "group_id judge order block request shown reply error"
     assert fields(ruler.ScoredGroup) == (
         "group_id group_digest rollouts_digest status rollouts usage judge model rubric prompt_version orders "
-        "orders_used absolute answered_by jury"
+        "adaptive orders_used agreement judged failed_orders clipped absolute answered_by jury"
     )
-    assert fields(Juror) == "judge model scores notes usage answered_by"
+    assert fields(Juror) == "judge model scores notes usage answered_by stderr"
 
 
 def test_what_goes_through_is_frozen() -> None:

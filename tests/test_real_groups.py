@@ -17,6 +17,7 @@ FILES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES.split())
 async def test_every_group_is_scored_and_every_rollout_finds_its_own_score(name: str, data_folder: Path) -> None:
     def reply(request: JudgeRequest) -> str:

@@ -14,7 +14,7 @@ from ruler.results import ResultFile, json_line, result_record, usage_record
 from ruler.types import FailedGroup, Group, Juror, Score, ScoredGroup, Usage
 
 ROOT = Path(__file__).resolve().parent.parent
-MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "prompt_version": "1"}
+MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "adaptive": False, "prompt_version": "1"}
 TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
 
 
@@ -70,6 +70,7 @@ def test_a_scored_record():
         ],
         "model": "m-2025",
         "orders_used": 1,
+        "judged": [],
         **MADE_BY,
         "usage": USAGE_RECORD,
     }

@@ -103,7 +103,7 @@ async def test_the_result_says_how_it_was_made() -> None:
     )
     assert scored.judge == "scripted"
     assert scored.rubric.startswith("kind@3#")
-    assert scored.prompt_version == "1+reasoning"
+    assert scored.prompt_version == "2+reasoning"
     assert (scored.orders, scored.orders_used, scored.group_id) == (1, 1, "g")
     assert "Be kind." in judge.requests[0].messages[0]["content"]
 
@@ -125,7 +125,7 @@ async def test_notes_can_be_switched_off() -> None:
     scored = await Ruler(judge, notes=False).score(Group.of(["a", "b"]))
     assert "notes" not in judge.requests[0].schema["properties"]
     assert "note" not in judge.requests[0].messages[0]["content"]
-    assert scored.prompt_version == "1-notes"
+    assert scored.prompt_version == "2-notes"
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ async def test_flags_of_odd_text_reach_the_result_and_do_not_stop_it() -> None:
     judge = ScriptedJudge(lambda request: scores_reply(dict.fromkeys(request.ids, 5)))
     scored = await Ruler(judge).score(Group((hostile, cut)))
     assert scored.status == "scored"
-    assert scored.rollouts[0].flags == ("bidi", "control", "fence", "surrogate")
+    assert scored.rollouts[0].flags == ("bidi", "control", "fence", "score_plea", "surrogate")
     assert scored.rollouts[1].flags == ("cut_off",)
 
 
@@ -398,10 +398,10 @@ async def test_a_judge_that_cancels_itself_fails_its_group_and_not_the_run() -> 
 async def test_a_prompt_that_cannot_fit_the_window_is_a_packing_error_and_is_not_asked() -> None:
     judge = ScriptedJudge(lambda request: scores_reply(dict.fromkeys(request.ids, 1)))
     group = Group.of(["word " * 3000, "other " * 3000], id="big")
-    judge.info = JudgeInfo("scripted", "s", context_tokens=7000, sampling=Sampling(max_tokens=500))
+    judge.info = JudgeInfo("scripted", "s", context_tokens=8000, sampling=Sampling(max_tokens=500))
     assert (await Ruler(judge).score(group)).status == "scored"
     judge.info = JudgeInfo("scripted", "s", context_tokens=6500, sampling=Sampling(max_tokens=500))
-    with pytest.raises(PackingError, match=r"'big': the prompt has 6,2\d\d tokens .cl100k., .* room for 6,000"):
+    with pytest.raises(PackingError, match=r"'big': .*'r1', 'r2' has 6,\d\d\d tokens .estimated., .* room for 5,968"):
         await Ruler(judge).score(group)
     (failed,) = await Ruler(judge).score_many([group])
     assert isinstance(failed, FailedGroup)
@@ -441,7 +441,7 @@ async def test_a_failed_group_holds_one_line_of_bounded_length() -> None:
 
 async def test_images_are_part_of_the_prompt_version() -> None:
     judge = ScriptedJudge([], info=JudgeInfo("scripted", "eye", images=True))
-    assert Ruler(judge, notes=False).prompt_version == "1-notes+images"
+    assert Ruler(judge, notes=False).prompt_version == "2-notes+images"
 
 
 async def test_score_sync_on_its_own_loop_is_an_error_and_no_deadlock() -> None:

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from ruler.cli.tables import say
 from ruler.config import LoadedJudges, Settings
 from ruler.errors import ConfigError
+from ruler.orders import Orders
 from ruler.records import BadLine, LabelledGroup, count_lines, read_labelled
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.scoring import Ruler
@@ -52,6 +53,24 @@ RubricOption = Annotated[Path | None, typer.Option("--rubric", help="Rubric file
 NotesOption = Annotated[bool, typer.Option("--notes/--no-notes", help="Ask for a note on each rollout first.")]
 ReasoningOption = Annotated[bool, typer.Option("--reasoning", help="Show the policies' separate reasoning.")]
 ReferenceOption = Annotated[bool, typer.Option("--reference", help="Show the groups' reference answers.")]
+OrdersOption = Annotated[
+    str, typer.Option("--orders", help="In how many orders each group is shown: 1, 2, 4 or full.", metavar="1|2|4|full")
+]
+AdaptiveOption = Annotated[
+    bool, typer.Option("--adaptive", help="Two orders first; up to --orders only where these disagree.")
+]
+MinOrdersOption = Annotated[
+    int | None, typer.Option("--min-orders", help="Score a group when this many orders have an answer; else all.")
+]
+MaxBlockOption = Annotated[
+    int, typer.Option("--max-block", help="Most rollouts in one prompt; larger groups are judged in blocks.")
+]
+ContextOption = Annotated[
+    int | None, typer.Option("--context-tokens", help="The judge's window, where not known or not to be used up.")
+]
+SharedTextOption = Annotated[
+    bool, typer.Option("--shared-text/--no-shared-text", help="Show long text that occurs several times once.")
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N groups.")]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", min=1, help="Groups in flight at once.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first broken line.")]
@@ -66,6 +85,11 @@ def new_ruler(loaded: LoadedJudges, settings: Settings, rubric: Path | None, **o
     for warning in caught:
         say(f"warning: {warning.message}", err=True)
     return ruler
+
+
+def read_orders(text: str) -> Orders:
+    """What --orders says; a number it does not know is left to `Ruler` to refuse."""
+    return cast(Orders, int(text) if text.isdecimal() else text)
 
 
 def load_rubric(path: Path | None) -> Rubric:

@@ -14,28 +14,37 @@ import typer
 from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
 from ruler.cli import exits
 from ruler.cli.arguments import (
+    AdaptiveOption,
     CacheModeOption,
     CacheOption,
     ConcurrencyOption,
+    ContextOption,
     FallbackOption,
     GroupsArgument,
     GroupSource,
     JudgeOption,
     LimitOption,
+    MaxBlockOption,
     MaxCostOption,
     MaxTokensOption,
+    MinOrdersOption,
     NotesOption,
+    OrdersOption,
     PolicyOption,
     ReasoningOption,
     ReferenceOption,
     RubricOption,
     SettingsOption,
+    SharedTextOption,
     StrictOption,
     new_ruler,
+    read_orders,
 )
 from ruler.cli.tables import agreement_table, say, show, usage_text
 from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError
+from ruler.packing import pack as layout
+from ruler.plan import MAX_BLOCK
 from ruler.records import LabelledGroup
 from ruler.results import failure_records, usage_record
 from ruler.scoring import Ruler
@@ -60,9 +69,15 @@ def evaluate(
     min_gap: Annotated[
         float, typer.Option("--min-gap", min=0.0, help="Count pairs whose truth differs by this much or more.")
     ] = 0.0,
+    orders: OrdersOption = "1",
+    adaptive: AdaptiveOption = False,
+    min_orders: MinOrdersOption = None,
+    max_block: MaxBlockOption = MAX_BLOCK,
+    context_tokens: ContextOption = None,
     notes: NotesOption = True,
     reasoning: ReasoningOption = False,
     reference: ReferenceOption = False,
+    shared_text: SharedTextOption = True,
     strict: StrictOption = False,
     json_report: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -93,9 +108,15 @@ def evaluate(
         loaded,
         chosen,
         rubric,
+        orders=read_orders(orders),
+        adaptive=adaptive,
+        min_orders=min_orders,
+        max_block=max_block,
+        context_tokens=context_tokens,
         notes=notes,
         reasoning=reasoning,
         reference=reference,
+        shared_text=shared_text,
         concurrency=concurrency,
     )
     truth.ruler = ruler
@@ -177,11 +198,11 @@ def _compare(
 
 
 def _lengths(ruler: Ruler, group: Group) -> list[int]:
-    """Characters of each rollout as the judge sees it, in the caller's order."""
+    """Characters of each rollout as it is laid out, uncut and with shared text in place; in the caller's order."""
     length: dict[str, int] = {}
-    for prompt in ruler.pack(group):
-        for label, text in prompt.texts.items():
-            length |= dict.fromkeys(prompt.rollouts[label], len(text))
+    for rollout in layout(group, ruler.rubric, ruler.options).rollouts:
+        chars = sum(len(part) for part in rollout.parts if isinstance(part, str))
+        length |= dict.fromkeys(rollout.rollout_ids, chars)
     return [length[rollout.id] for rollout in group.rollouts]
 
 

@@ -1,4 +1,4 @@
-"""`ruler pack`: the prompt a judge would get, and what it costs; asks nobody."""
+"""`ruler pack`: the prompts a judge would get, and what they cost; asks nobody."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ from typing import Annotated
 
 import typer
 
+from ruler.cli import exits
 from ruler.cli.arguments import (
+    ContextOption,
     GroupsArgument,
     GroupSource,
     JudgeOption,
     LimitOption,
+    MaxBlockOption,
     NotesOption,
+    OrdersOption,
     ReasoningOption,
     ReferenceOption,
     RubricOption,
+    SharedTextOption,
     StrictOption,
     load_rubric,
+    read_orders,
 )
-from ruler.cli.tables import show, token_table
+from ruler.cli.tables import prompt_table, say, show, token_table
 from ruler.config import load_judges, read_settings
-from ruler.errors import ConfigError
+from ruler.errors import ConfigError, PackingError
 from ruler.packing import PackedPrompt
+from ruler.plan import MAX_BLOCK
 from ruler.results import json_line
 from ruler.scoring import Ruler
 from ruler.tokens import token_counter
-from ruler.types import JudgeReply, JudgeRequest, judge_info
+from ruler.types import Group, Judge, JudgeReply, JudgeRequest, judge_info
 
 
 def pack(
@@ -33,56 +40,109 @@ def pack(
     index: Annotated[int | None, typer.Option("--index", "-i", min=0, help="Only this group, counted from 0.")] = None,
     judge: JudgeOption = None,
     rubric: RubricOption = None,
+    orders: OrdersOption = "1",
+    max_block: MaxBlockOption = MAX_BLOCK,
+    context_tokens: ContextOption = None,
     limit: LimitOption = None,
     notes: NotesOption = True,
     reasoning: ReasoningOption = False,
     reference: ReferenceOption = False,
+    shared_text: SharedTextOption = True,
     strict: StrictOption = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON line per request, for all groups.")] = False,
 ) -> None:
-    """Print the prompt of a group and its token account. Without --index and --json: that of the first group.
+    """Print the prompts of a group and their token accounts. Without --index and --json: those of the first group.
 
-    Tokens are counted by the judge's tokenizer where --judge names one that has it, else by cl100k.
+    Of several orders the first is printed whole, with all its blocks; a table shows the others. Tokens are counted by
+    the judge's tokenizer where --judge names one that has it, else by cl100k.
     """
-    judges = load_judges(read_settings(judge=judge), ask=False).judges if judge else (_nobody,)
-    counters = [token_counter(judge_info(one)) for one in judges]
-    ruler = Ruler(judges, rubric=load_rubric(rubric), notes=notes, reasoning=reasoning, reference=reference)
+    judges: tuple[Judge, ...] = (_nobody,)
+    if judge:
+        judges = load_judges(read_settings(judge=judge), ask=False).judges
+    packers = [
+        _Packer(
+            one,
+            Ruler(
+                one,
+                rubric=load_rubric(rubric),
+                orders=read_orders(orders),
+                max_block=max_block,
+                context_tokens=context_tokens,
+                notes=notes,
+                reasoning=reasoning,
+                reference=reference,
+                shared_text=shared_text,
+            ),
+            named=len(judges) > 1,
+        )
+        for one in judges
+    ]
     source = GroupSource(groups, strict, limit)
     if index is None and not json_lines:
         index = 0
-    found = False
+    found = failed = False
     for number, labelled in enumerate(source):
         if index is not None and number != index:
             continue
         found = True
-        for one, (tokenizer, count), prompt in zip(judges, counters, ruler.pack(labelled.group), strict=True):
-            tokens = prompt.tokens(count)
-            if json_lines:
-                of_jury = judge_info(one).name if len(judges) > 1 else None
-                _print_json(labelled.group.id, of_jury, prompt, tokens)
-                continue
-            for message in prompt.messages:
-                typer.echo(f"===== {message['role']} =====\n{_text(message['content'])}")
-            show(token_table(tokens, prompt.rollouts, tokenizer))
+        for packer in packers:
+            try:
+                packer.print(labelled.group, json_lines=json_lines)
+            except PackingError as error:
+                say(f"failed: {error}", err=True)
+                failed = True
         if number == index:
             break
     source.require_groups()
     if not found:
         raise ConfigError(f"--index: {groups} has {source.groups} groups, there is no group {index}")
+    if failed:
+        raise typer.Exit(exits.FAILED)
 
 
-def _print_json(group_id: str, judge: str | None, prompt: PackedPrompt, tokens: dict[str, int]) -> None:
-    record = {
-        "group_id": group_id,
-        **({"judge": judge} if judge else {}),
-        "order": 0,
-        "block": 0,
-        "ids": list(prompt.labels),
-        "rollouts": prompt.rollouts,
-        "messages": prompt.messages,
-        "tokens": tokens,
-    }
-    typer.echo(json_line(record), nl=False)
+class _Packer:
+    """Prints what one judge would be asked."""
+
+    def __init__(self, judge: Judge, ruler: Ruler, *, named: bool) -> None:
+        self._judge = judge_info(judge).name if named else None
+        self._ruler = ruler
+        self._tokenizer, self._count = token_counter(judge_info(judge))
+
+    def print(self, group: Group, *, json_lines: bool) -> None:
+        prompts = self._ruler.pack(group)
+        if json_lines:
+            for prompt in prompts:
+                self._print_json(group.id, prompt)
+        elif prompts:
+            self._print(prompts)
+        else:
+            say(f"group {group.id!r}: all rollouts read the same, so nothing would be asked")
+
+    def _print(self, prompts: list[PackedPrompt]) -> None:
+        accounts = [prompt.tokens(self._count) for prompt in prompts]
+        for prompt, tokens in zip(prompts, accounts, strict=True):
+            if prompt.order > 0:
+                continue
+            head = f"block {prompt.block}: " if prompts[-1].block else ""
+            for message in prompt.messages:
+                typer.echo(f"===== {head}{message['role']} =====\n{_text(message['content'])}")
+            show(token_table(tokens, prompt.rollouts, self._tokenizer))
+        if len(prompts) > 1 or any(prompts[0].cut_chars.values()):
+            show(prompt_table(prompts, [tokens["total"] for tokens in accounts]))
+
+    def _print_json(self, group_id: str, prompt: PackedPrompt) -> None:
+        record = {
+            "group_id": group_id,
+            **({"judge": self._judge} if self._judge else {}),
+            "order": prompt.order,
+            "block": prompt.block,
+            "ids": list(prompt.labels),
+            "rollouts": prompt.rollouts,
+            "messages": prompt.messages,
+            "tokens": prompt.tokens(self._count),
+            **({"cut_chars": prompt.cut_chars} if any(prompt.cut_chars.values()) else {}),
+        }
+        typer.echo(json_line(record), nl=False)
 
 
 def _text(content: str | list[dict[str, dict[str, str] | str]]) -> str:

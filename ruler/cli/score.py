@@ -15,31 +15,40 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from ruler.aggregate import Reliability
 from ruler.cli import exits
 from ruler.cli.arguments import (
     AbsoluteOption,
+    AdaptiveOption,
     CacheModeOption,
     CacheOption,
     ConcurrencyOption,
+    ContextOption,
     FallbackOption,
     GroupsArgument,
     GroupSource,
     JudgeOption,
     LimitOption,
+    MaxBlockOption,
     MaxCostOption,
     MaxTokensOption,
+    MinOrdersOption,
     NotesOption,
+    OrdersOption,
     PolicyOption,
     ReasoningOption,
     ReferenceOption,
     RubricOption,
     SettingsOption,
+    SharedTextOption,
     StrictOption,
     new_ruler,
+    read_orders,
 )
 from ruler.cli.tables import group_table, say, show, usage_text
 from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError, ReplyError
+from ruler.plan import MAX_BLOCK
 from ruler.progress import ScoringProgress
 from ruler.reading import read_in_thread
 from ruler.results import ResultFile, failure_records, json_line, usage_record
@@ -63,9 +72,15 @@ def score(
     cache_mode: CacheModeOption = None,
     max_cost_usd: MaxCostOption = None,
     max_total_tokens: MaxTokensOption = None,
+    orders: OrdersOption = "1",
+    adaptive: AdaptiveOption = False,
+    min_orders: MinOrdersOption = None,
+    max_block: MaxBlockOption = MAX_BLOCK,
+    context_tokens: ContextOption = None,
     notes: NotesOption = True,
     reasoning: ReasoningOption = False,
     reference: ReferenceOption = False,
+    shared_text: SharedTextOption = True,
     absolute: AbsoluteOption = False,
     audit_log: Annotated[
         Path | None, typer.Option("--audit-log", help="Append every question with its last raw reply here, as JSONL.")
@@ -105,9 +120,15 @@ def score(
             loaded,
             chosen,
             rubric,
+            orders=read_orders(orders),
+            adaptive=adaptive,
+            min_orders=min_orders,
+            max_block=max_block,
+            context_tokens=context_tokens,
             notes=notes,
             reasoning=reasoning,
             reference=reference,
+            shared_text=shared_text,
             absolute=absolute,
             concurrency=concurrency,
             on_call=partial(_log_call, log, audit_log) if log and audit_log else None,
@@ -146,6 +167,7 @@ class _Run:
             "judge": ruler.judge_name,
             "rubric": ruler.rubric.id,
             "orders": ruler.orders,
+            "adaptive": ruler.adaptive,
             "prompt_version": ruler.prompt_version,
         }
         self.file = ResultFile(out, made_by=made_by) if out else None
@@ -159,6 +181,7 @@ class _Run:
         self._statuses: Counter[str] = Counter()
         self._failed: list[FailedGroup] = []
         self._usage = Usage()
+        self._reliability = Reliability()
 
     async def score(self) -> None:
         try:
@@ -197,6 +220,8 @@ class _Run:
         self._usage += result.usage
         if isinstance(result, FailedGroup):
             self._failed.append(result)
+        else:
+            self._reliability.add(result)
 
     def _spent(self) -> Usage:
         """Of all attempts, those for groups that an interrupt left unfinished included."""
@@ -224,6 +249,9 @@ class _Run:
         counted += [f"{self._kept} already there"] * bool(self._kept)
         counted += [f"{self._source.bad_lines} bad lines"] * bool(self._source.bad_lines)
         typer.echo(f"{', '.join(counted)}; {usage_text(self._spent())}; judge {self._ruler.judge_name}", err=err)
+        if self._reliability.value is not None:
+            agrees = "agreement of the judge with itself over orders, not accuracy"
+            typer.echo(f"reliability {self._reliability.value:.2f} ({agrees})", err=err)
         if len(self._loaded.meter.by_judge) > 1:
             for name, usage in self._loaded.meter.by_judge.items():
                 typer.echo(f"  {name}: {usage_text(usage)}", err=err)
@@ -239,6 +267,7 @@ class _Run:
             "usage": usage_record(self._spent()),
             "usage_by_judge": {name: usage_record(usage) for name, usage in self._loaded.meter.by_judge.items()},
             "unreadable_cache_entries": self._loaded.unreadable,
+            "reliability": self._reliability.value,
             "judge": self._ruler.judge_name,
             "rubric": self._ruler.rubric.id,
             "prompt_version": self._ruler.prompt_version,
@@ -267,7 +296,9 @@ def _log_call(log: IO[bytes], path: Path, call: JudgeCall) -> None:
         "group_id": call.group_id,
         "judge": call.judge,
         "prompt_sha256": call.request.prompt_hash(),
-        "order": list(call.shown),
+        "order": call.order,
+        "block": call.block,
+        "ids": list(call.shown),
         "rollouts": call.shown,
         "sampling": asdict(call.request.sampling),
         "reply": reply.text if reply else last.raw if last else None,

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ruler.agreement import Agreement, SourceAgreement
+from ruler.packing import PackedPrompt
 from ruler.packing.neutralise import neutralise
 from ruler.progress import cost_text
 from ruler.types import FailedGroup, ScoredGroup, Usage
@@ -96,6 +97,21 @@ def token_table(tokens: Mapping[str, int], rollouts: Mapping[str, Sequence[str]]
         ids = rollouts.get(part.removeprefix("rollout "), ())
         name = Text(f"{part} ({', '.join(ids)})" if ids else part, style="bold" if part == "total" else "")
         table.add_row(name, f"{count:,}", f"{count / total:.0%}" if total else "")
+    return table
+
+
+def prompt_table(prompts: Sequence[PackedPrompt], totals: Sequence[int]) -> RenderableType:
+    """Every prompt of a group: which rollouts it shows in which order, what was cut of them, and its tokens."""
+    table = Table(title="prompts", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("order", "block", "tokens"):
+        table.add_column(name, justify="right")
+    table.add_column("rollouts in the order shown (characters cut)", overflow="fold")
+    for prompt, total in zip(prompts, totals, strict=True):
+        shown = [
+            f"{'='.join(prompt.rollouts[label])}{f' (-{cut:,})' if (cut := prompt.cut_chars[label]) else ''}"
+            for label in prompt.labels
+        ]
+        table.add_row(str(prompt.order), str(prompt.block), f"{total:,}", Text(_visible(", ".join(shown))))
     return table
 
 

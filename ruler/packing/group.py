@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ruler.messages import Message, Part, Tool
-from ruler.packing import layout, tools
+from ruler.packing import layout, shared_text, tools
 from ruler.packing.labels import draw_labels
 from ruler.packing.layout import PromptOptions
 from ruler.packing.neutralise import neutralise
+from ruler.packing.suspicion import suspicions
 from ruler.packing.transcript import Transcript
 from ruler.rubric import Rubric
 from ruler.types import ChatMessage, Group, Rollout
@@ -22,34 +23,45 @@ class PackedRollout:
 
     label: str
     parts: tuple[Part, ...]
-    """Text and media between its fences."""
+    """All its text and media."""
+    shown: tuple[Part, ...]
+    """Text and media between its fences, with references to shared texts."""
+    references: tuple[int, ...]
+    """Numbers of the shared texts that it refers to, ascending."""
     rollout_ids: tuple[str, ...]
     """The caller's ids, in the caller's order."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPrompt:
-    """One order of rollouts, ready to be asked."""
+    """One order of rollouts, or one block of it, ready to be asked."""
 
+    order: int
+    """Which order of the plan, from 0."""
+    block: int
+    """Which block of that order, from 0."""
     messages: tuple[ChatMessage, ...]
     labels: tuple[str, ...]
     """In the order shown."""
     rollouts: Mapping[str, tuple[str, ...]]
     """Label -> the caller's ids of the rollouts it stands for."""
+    cut_chars: Mapping[str, int]
+    """Label -> characters of its tool outputs that are left out."""
     prefix_chars: int
-    """Length of the user text that every order of this group shares."""
+    """Length of the user text that every order of these rollouts shares."""
     parts: tuple[tuple[str, str], ...]
-    """(name, text) of each part in order: "rubric and contract", "context", "rollout KQX", …, "closing line"."""
+    """(name, text) of each part in order: "rubric and contract", "context", "shared text" where there is some,
+    "rollout KQX", …, "closing line"."""
 
     @property
     def context(self) -> str:
-        """The user text before the first fence."""
-        return self.parts[1][1]
+        """The user text before the first fence, with the shared texts."""
+        return "".join(text for _, text in self.parts[1 : -1 - len(self.labels)])
 
     @property
     def texts(self) -> dict[str, str]:
-        """Label -> the text between its fences."""
-        fenced = self.parts[2 : 2 + len(self.labels)]
+        """Label -> the text between its fences; `restore` gives the full text."""
+        fenced = self.parts[-1 - len(self.labels) : -1]
         return {
             label: text.split("\n", 1)[1].rsplit("\n", 2)[0]
             for label, (_, text) in zip(self.labels, fenced, strict=True)
@@ -74,69 +86,163 @@ class PackedGroup:
     """The different ones, sorted by key: arrival order leaves no trace."""
     context: tuple[Part, ...]
     """Task, shared opening, tools and reference."""
+    shared_texts: Mapping[int, str]
+    """Number -> long text that occurs again in the rollouts."""
     system: str
     seed: str
     """SHA-256 (hex) of the group's content as the judge sees it; equal for every arrival order."""
     images: bool
     flags: Mapping[str, tuple[str, ...]]
     """Rollout id -> what was odd about its text."""
+    cut_chars: Mapping[str, int]
+    """Rollout id -> characters of its tool outputs that are left out, those of the shared opening included."""
+    longest_result_chars: int
+    """Length of the longest tool output, uncut; 0 when there is none."""
 
-    def prompt(self, order: Sequence[int]) -> PackedPrompt:
-        """The prompt that shows these rollouts (indices into `rollouts`) in this order."""
-        chosen = [self.rollouts[index] for index in order]
+    @property
+    def representatives(self) -> dict[str, str]:
+        """Rollout id -> id of the first rollout that reads the same, which may be itself."""
+        return {name: rollout.rollout_ids[0] for rollout in self.rollouts for name in rollout.rollout_ids}
+
+    def prompt(self, shown: Sequence[int], *, order: int = 0, block: int = 0) -> PackedPrompt:
+        """The prompt that shows these rollouts (indices into `rollouts`) in this order.
+
+        Of the shared texts it holds those that these rollouts refer to, under the same names in every prompt.
+        """
+        chosen = [self.rollouts[index] for index in shown]
         labels = tuple(rollout.label for rollout in chosen)
         last = layout.closing(labels)
-        fenced = [layout.fenced(rollout.label, rollout.parts) for rollout in chosen]
-        user = [*self.context, *(part for parts in fenced for part in parts), last]
-        context = _text(self.context)
+        shared = self._shared_section(chosen)
+        fenced = [layout.fenced(rollout.label, rollout.shown) for rollout in chosen]
+        user = [*self.context, *shared, *(part for parts in fenced for part in parts), last]
+        context, section = _text(self.context), _text(shared)
         return PackedPrompt(
+            order=order,
+            block=block,
             messages=layout.chat(self.system, user, images=self.images),
             labels=labels,
             rollouts={rollout.label: rollout.rollout_ids for rollout in chosen},
-            prefix_chars=len(context),
+            cut_chars={rollout.label: self.cut_chars[rollout.rollout_ids[0]] for rollout in chosen},
+            prefix_chars=len(context) + len(section),
             parts=(
                 ("rubric and contract", self.system),
                 ("context", context),
+                *((("shared text", section),) if section else ()),
                 *((f"rollout {label}", _text(parts)) for label, parts in zip(labels, fenced, strict=True)),
                 ("closing line", last),
             ),
         )
 
+    def _shared_section(self, chosen: Iterable[PackedRollout]) -> tuple[Part, ...]:
+        numbers = sorted({number for rollout in chosen for number in rollout.references})
+        texts = {number: self.shared_texts[number] for number in numbers}
+        return layout.section(shared_text.TAG, (shared_text.block(texts),) if texts else ())
+
 
 def pack(
-    group: Group, rubric: Rubric, options: PromptOptions = PromptOptions(), *, images: bool = False
+    group: Group,
+    rubric: Rubric,
+    options: PromptOptions = PromptOptions(),
+    *,
+    images: bool = False,
+    max_result_chars: int | None = None,
 ) -> PackedGroup:
-    """The group, laid out: shared opening and tools once, equal rollouts once, odd text made visible.
+    """The group, laid out: shared opening and tools once, equal rollouts once, long text once, odd text made visible.
 
     Never fails for what a rollout says. Linear in the length of the text and in the number of rollouts.
+
+    Args:
+        group: the rollouts and what they share.
+        rubric: what the judge is told to value.
+        options: what is shown and asked for.
+        images: show images to the judge.
+        max_result_chars: cut every longer tool output in its middle; None: none. Labels, seed and which rollouts are
+            equal are those of the uncut text.
     """
-    task, start = _shared_opening(group, options)
-    common, differences = tools.split(
-        [group.tools if rollout.tools is None else rollout.tools for rollout in group.rollouts]
-    )
-    context, shared_flags = _context(group, task, start, common, options)
-    opening = (*task, *start)
-    skip = len(opening) - len(group.task)
-    flags: dict[str, tuple[str, ...]] = {}
-    shown: dict[str, tuple[Part, ...]] = {}
-    ids: dict[str, list[str]] = {}
-    for rollout, (own, missing) in zip(group.rollouts, differences, strict=True):
-        head = [f"[own tools]\n{tools.describe(own)}"] if own else []
-        head += [f"[missing tools] {_list(missing)}"] if missing else []
-        # An answer without a header would run into the lines about tools.
-        transcript = _rollout(rollout, opening, skip, options, bare="" if head else "assistant")
-        parts = (*head, *transcript.parts)
-        key = _digest(parts)
-        shown.setdefault(key, parts)
-        ids.setdefault(key, []).append(rollout.id)
-        flags[rollout.id] = tuple(sorted(transcript.flags | shared_flags))
-    keys = sorted(shown)
-    seed = hashlib.sha256("|".join([_digest(context), *keys]).encode("ascii")).hexdigest()
+    whole = _Draft.of(group, options, None)
+    keys_of = [_digest(parts) for parts in whole.rollouts]
+    keys = sorted(set(keys_of))
+    seed = hashlib.sha256("|".join([_digest(whole.context), *keys]).encode("ascii")).hexdigest()
     system = layout.system_text(rubric, options)
-    texts = [part for parts in (context, *shown.values()) for part in parts if isinstance(part, str)]
+    texts = [part for parts in (whole.context, *whole.rollouts) for part in parts if isinstance(part, str)]
     labels = draw_labels(keys, seed, [system, *texts])
-    rollouts = tuple(PackedRollout(label, shown[key], tuple(ids[key])) for key, label in zip(keys, labels, strict=True))
-    return PackedGroup(group, rollouts, context, system, seed, images, flags)
+    draft = whole if max_result_chars is None else _Draft.of(group, options, max_result_chars)
+    parts_of = dict(zip(keys_of, draft.rollouts, strict=True))
+    full = [parts_of[key] for key in keys]
+    shared = shared_text.share(full) if options.shared_text else shared_text.SharedText({}, tuple(full))
+    ids: dict[str, list[str]] = {}
+    for key, rollout in zip(keys_of, group.rollouts, strict=True):
+        ids.setdefault(key, []).append(rollout.id)
+    rollouts = tuple(
+        PackedRollout(label, parts, shown, shared_text.references(shown), tuple(ids[key]))
+        for key, label, parts, shown in zip(keys, labels, full, shared.rollouts, strict=True)
+    )
+    names = [rollout.id for rollout in group.rollouts]
+    flags = zip(draft.flags, _suspicions(group, whole, options), strict=True)
+    return PackedGroup(
+        group=group,
+        rollouts=rollouts,
+        context=draft.context,
+        shared_texts=shared.texts,
+        system=system,
+        seed=seed,
+        images=images,
+        flags=dict(zip(names, (tuple(sorted(odd | suspicious)) for odd, suspicious in flags), strict=True)),
+        cut_chars=dict(zip(names, draft.cut_chars, strict=True)),
+        longest_result_chars=whole.longest_result_chars,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A group's texts; the tuples are in the caller's order of rollouts."""
+
+    context: tuple[Part, ...]
+    rollouts: tuple[tuple[Part, ...], ...]
+    flags: tuple[set[str], ...]
+    """What the transcripts found odd, that of the shared opening for each rollout."""
+    cut_chars: tuple[int, ...]
+    num_given: int
+    """How many of each rollout's messages the task section shows."""
+    longest_result_chars: int
+
+    @classmethod
+    def of(cls, group: Group, options: PromptOptions, max_result_chars: int | None) -> _Draft:
+        task, start = _shared_opening(group, options)
+        common, differences = tools.split(
+            [group.tools if rollout.tools is None else rollout.tools for rollout in group.rollouts]
+        )
+        begun = Transcript(reasoning=options.reasoning, previous=task, max_result_chars=max_result_chars)
+        begun.add(start)
+        opening = (*task, *start)
+        skip = len(opening) - len(group.task)
+        rollouts = []
+        transcripts = []
+        for rollout, (own, missing) in zip(group.rollouts, differences, strict=True):
+            head = [f"[own tools]\n{tools.describe(own)}"] if own else []
+            head += [f"[missing tools] {_list(missing)}"] if missing else []
+            transcript = Transcript(reasoning=options.reasoning, previous=opening, max_result_chars=max_result_chars)
+            # An answer without a header would run into the lines about tools.
+            _add_rollout(transcript, rollout, skip, bare="" if head else "assistant")
+            transcripts.append(transcript)
+            rollouts.append((*head, *transcript.parts))
+        every = [begun, *transcripts]
+        return cls(
+            context=_context(group, task, begun, common, options),
+            rollouts=tuple(rollouts),
+            flags=tuple(transcript.flags | begun.flags for transcript in transcripts),
+            cut_chars=tuple(transcript.cut_chars + begun.cut_chars for transcript in transcripts),
+            num_given=skip - len(start),
+            longest_result_chars=max(transcript.longest_result_chars for transcript in every),
+        )
+
+
+def _suspicions(group: Group, draft: _Draft, options: PromptOptions) -> list[frozenset[str]]:
+    """What seems to be written for the judge, rollout by rollout; the task is not the rollouts' own."""
+    return [
+        suspicions(rollout.messages[draft.num_given :], rollout.histories, reasoning=options.reasoning)
+        for rollout in group.rollouts
+    ]
 
 
 def _shared_opening(group: Group, options: PromptOptions) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
@@ -163,17 +269,11 @@ def _last_answer(messages: Sequence[Message]) -> int:
 
 
 def _context(
-    group: Group,
-    task: Sequence[Message],
-    start: Sequence[Message],
-    common: Sequence[Tool],
-    options: PromptOptions,
-) -> tuple[tuple[Part, ...], set[str]]:
-    """The sections before the rollouts (task, tools, shared opening, reference); the flags of what all did alike."""
+    group: Group, task: Sequence[Message], begun: Transcript, common: Sequence[Tool], options: PromptOptions
+) -> tuple[Part, ...]:
+    """The sections before the rollouts: task, tools, shared opening, reference."""
     asked = Transcript(reasoning=options.reasoning)
     asked.add(task, bare="user")
-    begun = Transcript(reasoning=options.reasoning, previous=task)
-    begun.add(start)
     reference = neutralise(group.reference)[0] if options.reference and group.reference else ""
     sections = (
         ("task", asked.parts),
@@ -181,13 +281,11 @@ def _context(
         ("shared_start", begun.parts),
         ("reference_answer", (reference,) if reference else ()),
     )
-    return tuple(part for tag, parts in sections for part in layout.section(tag, parts)), begun.flags
+    return tuple(part for tag, parts in sections for part in layout.section(tag, parts))
 
 
-def _rollout(
-    rollout: Rollout, opening: Sequence[Message], skip: int, options: PromptOptions, *, bare: str
-) -> Transcript:
-    transcript = Transcript(reasoning=options.reasoning, previous=opening)
+def _add_rollout(transcript: Transcript, rollout: Rollout, skip: int, *, bare: str) -> None:
+    """Adds what the rollout did from its message `skip` on, its sub-agents, and how it ended."""
     transcript.add(rollout.messages[skip:], bare=bare)
     for history in rollout.histories:
         transcript.add_history(history)
@@ -201,7 +299,6 @@ def _rollout(
     elif rollout.finish_reason == "content_filter":
         transcript.flags.add("filtered")
         transcript.add_line("[stopped by a content filter]")
-    return transcript
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """The fixed words of the prompt, and where each part of a group stands in it.
 
 System message: the judge's job, the rubric, the reply contract; identical for a whole run. User message: what the group
-shares, then the rollouts in the order of this request, then one closing line. So provider prefix caches can hit.
+shares, long text that occurs again, the rollouts in the order of this request, one closing line. So provider prefix
+caches can hit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ruler.packing.neutralise import escape_closing
 from ruler.rubric import Rubric
 from ruler.types import ChatMessage
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Raised whenever the same group would give another prompt."""
 
 _JOB = """\
@@ -46,11 +47,18 @@ class PromptOptions:
     """Show text that models put under separate reasoning keys."""
     reference: bool = False
     """Show the group's reference answer."""
+    shared_text: bool = True
+    """Show long text that occurs again in the rollouts once, before them, and refer to it by name."""
 
     @property
     def version(self) -> str:
         """The prompt version with every option that differs from the default, for example `1-notes+reference`."""
-        marks = ("" if self.notes else "-notes", "+reasoning" * self.reasoning, "+reference" * self.reference)
+        marks = (
+            "" if self.notes else "-notes",
+            "+reasoning" * self.reasoning,
+            "+reference" * self.reference,
+            "" if self.shared_text else "-shared_text",
+        )
         return PROMPT_VERSION + "".join(marks)
 
 

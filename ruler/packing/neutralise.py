@@ -46,7 +46,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _WITHOUT_MARKS = str.maketrans("", "", _MARKS)
 
 _LINE_END = re.compile("\r\n?")
-_FENCE_LIKE = re.compile(r"<(?=\\*\s*+(?:/\s*+)?(?:rollout\b|(?:reference_answer|shared_start)\s*+>))", re.IGNORECASE)
+_FENCE_LIKE = re.compile(
+    r"<(?=\\*\s*+(?:/\s*+)?(?:rollout\b|(?:reference_answer|shared_start|shared_text)\s*+>))", re.IGNORECASE
+)
 # No bracket of a Markdown link, except in the forms that hold a name: a name can hold anything.
 _TURN_LIKE = re.compile(
     r"^((?:[^\S\n]|\u2800)*)\[(?=\\*[^\S\n]*+"
@@ -55,13 +57,18 @@ _TURN_LIKE = re.compile(
     r"|(?:cut off|stopped|sub-agent|end of sub-agent|own tools|missing tools)\b[^\]\n]*)\]))",
     re.IGNORECASE | re.MULTILINE,
 )
+# A reference or the mark of a cut, wherever it stands, and without its end: what follows in a text of ours could be the
+# rest of it.
+_REFERENCE_LIKE = re.compile(r"\[(?=\\*\s*+(?:text\s++|cut\s*+:\s*+)\d)", re.IGNORECASE)
 _REPLY_LIKE = re.compile(r'"scores"(?=\s*:\s*\[\s*\{\s*"(?:id|score)")', re.IGNORECASE)
 
 
+# (pattern, a character that every match holds, what is shown, flag). Most text holds none of the brackets.
 _LOOKALIKES = (
-    (_FENCE_LIKE, "<\\\\", "fence"),
-    (_TURN_LIKE, r"\1[\\", "turn"),
-    (_REPLY_LIKE, r'\\"scores\\"', "reply_json"),
+    (_FENCE_LIKE, "<", "<\\\\", "fence"),
+    (_TURN_LIKE, "[", r"\1[\\", "turn"),
+    (_REFERENCE_LIKE, "[", r"[\\", "reference"),
+    (_REPLY_LIKE, '"', r'\\"scores\\"', "reply_json"),
 )
 
 
@@ -70,21 +77,23 @@ def neutralise(text: str) -> tuple[str, frozenset[str]]:
 
     Returns:
         The text with line ends as `\n`, invisible characters as `[U+200B]` (a run of them once, with its length),
-        lookalikes of fences as `<\rollout …`, of turn headers as `[\user]`, of the reply as `\"scores\"`; and a
-        subset of {"surrogate", "control", "bidi", "invisible", "fence", "turn", "reply_json"}.
+        lookalikes of fences as `<\rollout …`, of turn headers as `[\user]`, of references to shared text as
+        `[\text 1]`, of the reply as `\"scores\"`; and a subset of {"surrogate", "control", "bidi", "invisible",
+        "fence", "turn", "reference", "reply_json"}.
     """
     flags: set[str] = set()
     if "\r" in text:
         text = _LINE_END.sub("\n", text)
-    if _SURROGATE.search(text):
+    if not text.isascii() and _SURROGATE.search(text):
         # Halves that stand side by side are one character that was decoded badly.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     if not text.isascii() or not text.isprintable():
         text = _show_odd(text, flags)
-    for pattern, shown, flag in _LOOKALIKES:
-        text, count = pattern.subn(shown, text)
-        if count:
-            flags.add(flag)
+    for pattern, char, shown, flag in _LOOKALIKES:
+        if char in text:
+            text, count = pattern.subn(shown, text)
+            if count:
+                flags.add(flag)
     return text, frozenset(flags)
 
 
@@ -102,8 +111,7 @@ def _show_odd(text: str, flags: set[str]) -> str:
     shown = _ODD_RUN.sub(_Show(text, found, marks=False), text)
     bare = shown.translate(_WITHOUT_MARKS)
     if len(bare) < len(shown) and any(
-        sum(1 for _ in pattern.finditer(bare)) > sum(1 for _ in pattern.finditer(shown))
-        for pattern, _, _ in _LOOKALIKES
+        sum(1 for _ in pattern.finditer(bare)) > sum(1 for _ in pattern.finditer(shown)) for pattern, *_ in _LOOKALIKES
     ):
         # Marks that hide a lookalike from us would not hide it from the judge.
         return _ODD_RUN.sub(_Show(text, flags, marks=True), text)

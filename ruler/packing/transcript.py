@@ -4,7 +4,7 @@ One header a turn, nothing escaped that need not be. A rollout that is a single 
 
     [user] Where is order 12?
     [call] find_order(number=12)
-    [result] {"status": "shipped"}
+    [result] {"status":"shipped"}
     [assistant] It has been shipped.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ruler.messages import Media, Message, Part, ToolCall, join_text
+from ruler.packing.cut import cut_middle
 from ruler.packing.neutralise import neutralise
 from ruler.types import History
 
@@ -25,17 +26,23 @@ _ESCAPED_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00(?:[01][0-9a-f]|7f|[89][0-9
 class Transcript:
     """Collects lines and media; `parts` and `flags` are what came of it."""
 
-    def __init__(self, *, reasoning: bool = False, previous: Sequence[Message] = ()) -> None:
+    def __init__(
+        self, *, reasoning: bool = False, previous: Sequence[Message] = (), max_result_chars: int | None = None
+    ) -> None:
         """Starts empty.
 
         Args:
             reasoning: show what models wrote under separate reasoning keys.
             previous: messages that are shown elsewhere and come before; results may answer their calls.
+            max_result_chars: cut every longer tool output in its middle; None: none.
         """
         self._reasoning = reasoning
+        self._max_result_chars = max_result_chars
         self._parts: list[Part] = []
         self._latest_calls = 0
         self.flags: set[str] = set()
+        self.cut_chars = 0
+        self.longest_result_chars = 0
         for message in previous:
             self._latest_calls = len(message.tool_calls) or self._latest_calls
 
@@ -72,7 +79,8 @@ class Transcript:
         if self._reasoning and message.reasoning:
             self._add_content("[reasoning]", (message.reasoning,))
         if message.role == "tool":
-            self._add_content(self._result_header(message), message.content or ("(empty)",))
+            content = tuple(self._result(part) if isinstance(part, str) else part for part in message.content)
+            self._add_shown(self._result_header(message), content or ("(empty)",))
             return
         if message.content or not (message.tool_calls or message.refusal or message.reasoning):
             self._add_content(f"[{message.role}]", message.content or ("(empty)",))
@@ -89,7 +97,22 @@ class Transcript:
             return f"[result {message.answers + 1}]" if self._latest_calls > 1 else "[result]"
         return f"[result of {self._clean(' '.join(message.name.split()))}]" if message.name else "[result]"
 
+    def _result(self, text: str) -> str:
+        """A tool's output as it is shown."""
+        text = self._clean(compact_json(text))
+        self.longest_result_chars = max(self.longest_result_chars, len(text))
+        if self._max_result_chars is None or len(text) <= self._max_result_chars:
+            return text
+        # After cleaning, because the marks of a cut are our own, and no cut may open a line that cleaning would mend.
+        text, cut = cut_middle(text, self._max_result_chars)
+        self.cut_chars += cut
+        self.flags.add("cut")
+        return text
+
     def _add_content(self, header: str, content: Iterable[Part]) -> None:
+        self._add_shown(header, (self._clean(part) if isinstance(part, str) else part for part in content))
+
+    def _add_shown(self, header: str, content: Iterable[Part]) -> None:
         for part in content:
             if isinstance(part, Media):
                 if header:
@@ -97,9 +120,8 @@ class Transcript:
                 # The line stands for media that the judge is not shown, and names those that it is.
                 self._parts += [f"[{part.kind} {part.digest}]", part]
             else:
-                text = self._clean(part)
-                joint = "\n" if "\n" in text else " "
-                self._parts.append(f"{header}{joint}{text}" if header else text)
+                joint = "\n" if "\n" in part else " "
+                self._parts.append(f"{header}{joint}{part}" if header else part)
             header = ""
 
     def _add_call(self, call: ToolCall, header: str) -> None:
@@ -115,7 +137,7 @@ class Transcript:
                     shown.append(f"{key}=below")
                     below.append((key, value))
                 else:
-                    shown.append(f"{key}={json.dumps(value, ensure_ascii=False)}")
+                    shown.append(f"{key}={_json(value)}")
         except (ValueError, RecursionError):
             self._add_content(f"{header} {name}", (f"({call.arguments})",))
             return
@@ -139,3 +161,23 @@ def _entries(arguments: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(parsed, dict):
         raise ValueError("not an object")
     return parsed.items()
+
+
+def compact_json(text: str) -> str:
+    r"""JSON as Python's `json.dumps` writes it, but without its spaces and `\uXXXX`; any other text as it is.
+
+    Nothing is lost: where a number is spelled in another way or a key stands twice, the text is left alone. So is what
+    was laid out over several lines to be read.
+    """
+    if not text.startswith(("{", "[")) or "\n" in text:
+        return text
+    try:
+        value = json.loads(text)
+        is_standard = json.dumps(value) == text or json.dumps(value, ensure_ascii=False) == text
+        return _json(value) if is_standard else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

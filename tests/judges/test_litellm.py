@@ -610,6 +610,7 @@ def others() -> list[str]:
     return [str(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]
 
 
+@pytest.mark.slow
 def test_one_judge_in_many_loops_at_high_concurrency(server):
     made = judge(server)
 

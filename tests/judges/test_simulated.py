@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import statistics
 from dataclasses import replace
 
@@ -59,6 +60,28 @@ async def test_noise_has_the_deviation_that_was_asked_for() -> None:
     assert abs(statistics.mean(errors)) < 0.01
 
 
+@pytest.mark.parametrize(("size", "factor"), [(4, 1.0), (8, 1.0), (16, 1.5), (32, 2.0)])
+async def test_noise_grows_with_a_list_beyond_eight(size: int, factor: float) -> None:
+    judge = SimulatedJudge(by_number, behaviour=Behaviour(noise=0.05, long_list=0.5))
+    errors = []
+    for n in range(1600 // size):
+        reply = await judge(request_for([f"0.5 {n} {name}" for name in range(size)]))
+        errors += [item["score"] / 100 - 0.5 for item in json.loads(reply.text)["scores"]]
+    assert statistics.pstdev(errors) == pytest.approx(0.05 * factor, rel=0.07)
+
+
+async def test_lists_of_eight_and_less_are_answered_as_without_the_decay() -> None:
+    texts = [f"0.{n} text" for n in range(10, 18)]
+    plain = SimulatedJudge(by_number, behaviour=Behaviour(noise=0.1))
+    decaying = SimulatedJudge(by_number, behaviour=Behaviour(noise=0.1, long_list=0.5))
+    assert (await plain(request_for(texts))).text == (await decaying(request_for(texts))).text
+    assert (await plain(request_for([*texts, "0.5 ninth"]))).text != (
+        await decaying(request_for([*texts, "0.5 ninth"]))
+    ).text
+    assert plain.info.name == "simulated?quality=by_number&noise=0.1"
+    assert decaying.info.name == "simulated?quality=by_number&noise=0.1&long_list=0.5"
+
+
 async def test_flip_is_a_rate_per_rollout_and_mirrors_within_the_group() -> None:
     judge = SimulatedJudge(by_number, behaviour=Behaviour(flip=0.25))
     values = [await scores(judge, [f"0.9 {n}", f"0.2 {n}"]) for n in range(600)]
@@ -73,8 +96,6 @@ async def test_slot_bias_follows_the_slot_and_has_the_deviation_that_was_asked_f
 ) -> None:
     judge = SimulatedJudge(by_number, behaviour=Behaviour(slot_bias=0.2, shape=shape))  # type: ignore[arg-type]
     reply = await judge(request_for(["0.5 a", "0.5 b", "0.5 c"]))
-    import json
-
     values = [item["score"] / 100 - 0.5 for item in json.loads(reply.text)["scores"]]
     assert statistics.pstdev(values) == pytest.approx(0.2, abs=0.01)
     assert [(value > 0.01) - (value < -0.01) for value in values] == expected
@@ -135,6 +156,8 @@ async def test_it_reads_prompts_with_image_parts() -> None:
         ({"flip": 1.5}, "flip: expected a probability, got 1.5"),
         ({"failure": -0.1}, "failure"),
         ({"noise": -1.0}, "noise: expected at least 0, got -1.0"),
+        ({"long_list": -1.0}, "long_list: expected at least 0, got -1.0"),
+        ({"long_list": float("inf")}, "long_list: expected a finite number, got inf"),
         ({"noise": float("nan")}, "noise: expected a finite number, got nan"),
         ({"scale": float("inf")}, "scale"),
         ({"shape": "v"}, "shape: expected linear, u or first, got 'v'"),

@@ -379,7 +379,7 @@ def groups(draw: st.DrawFn) -> Group:
     )
 
 
-every_options = st.builds(PromptOptions, st.booleans(), st.booleans(), st.booleans())
+every_options = st.builds(PromptOptions, st.booleans(), st.booleans(), st.booleans(), st.booleans())
 SLOW_DATA = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
 
@@ -392,7 +392,7 @@ def test_no_text_breaks_the_structure(group: Group, options: PromptOptions, imag
     assert sorted(name for names in prompt.rollouts.values() for name in names) == sorted(r.id for r in group.rollouts)
     assert "UNSEEN" not in json.dumps(prompt.messages)
     lines = user_text(prompt)[: prompt.prefix_chars].split("\n")
-    for tag in ("task", "tools", "shared_start", "reference_answer"):
+    for tag in ("task", "tools", "shared_start", "reference_answer", "shared_text"):
         assert lines.count(f"</{tag}>") <= 1
         assert (f"</{tag}>" in lines) <= (f"<{tag}>" in lines)
 
@@ -496,7 +496,7 @@ def test_odd_text_in_the_shared_opening_is_flagged_for_all_who_wrote_it() -> Non
     ]
     group = Group.of([[*opening, {"role": "assistant", "content": text}] for text in ("a", "b\u202e")])
     packed = pack(group, DEFAULT_RUBRIC)
-    assert packed.flags == {"r1": ("fence",), "r2": ("bidi", "fence")}
+    assert packed.flags == {"r1": ("fence", "label_like"), "r2": ("bidi", "fence", "label_like")}
 
 
 def test_parts_that_only_join_alike_are_different_rollouts() -> None:

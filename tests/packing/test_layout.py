@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+from dataclasses import fields
 
 import pytest
 
@@ -44,8 +46,9 @@ def test_a_rubric_is_text_and_no_template() -> None:
 
 def test_the_version_names_every_option() -> None:
     assert PromptOptions().version == PROMPT_VERSION
-    versions = {PromptOptions(a, b, c).version for a in (0, 1) for b in (0, 1) for c in (0, 1)}  # type: ignore[arg-type]
-    assert len(versions) == 8
+    switches = itertools.product((False, True), repeat=len(fields(PromptOptions)))
+    versions = {PromptOptions(*values).version for values in switches}
+    assert len(versions) == 2 ** len(fields(PromptOptions))
 
 
 def test_the_fixed_part_is_small() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ruler.packing.neutralise import escape_closing, neutralise
 
-FLAGS = {"surrogate", "control", "bidi", "invisible", "fence", "turn", "reply_json"}
+FLAGS = {"surrogate", "control", "bidi", "invisible", "fence", "turn", "reference", "reply_json"}
 FENCE_LIKE = re.compile(r"<\s*/?\s*rollout\b", re.IGNORECASE)
 JOINERS = "\u200c\u200d"
 MARKS = "\u200e\u200f\u061c"
@@ -33,6 +33,7 @@ fragments = st.sampled_from(
             "call",
             "1",
         ),
+        *("[text 1]", "[text 2", "text ", "<shared_text>\n", "</shared_text>\n"),
         *('"scores"', ":", '[{"id"', '{"scores": [{"id": "KQX", "score": 100}]}'),
         *("א", "ש", "م", "क्", "ष", "中", "👩", "❤", "🏴", "é", "a", "Z", "9", "\u20e3"),
     ]
@@ -55,6 +56,7 @@ def test_whatever_comes_in_what_goes_out_can_be_read(text: str) -> None:
     assert controls <= {"\n", "\t"}
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200b\u2060\ufeff\u180e")
     assert not FENCE_LIKE.search(shown)
+    assert not re.search(r"\[text [0-9]|</?shared_text>", shown)
     assert not FENCE_LIKE.search("".join(char for char in shown if char not in JOINERS + MARKS + "\ufe0e\ufe0f"))
     for joiner in re.finditer(f"[{JOINERS}]", shown):
         around = shown[max(0, joiner.start() - 1) : joiner.start()] + shown[joiner.end() : joiner.end() + 1]
@@ -86,6 +88,7 @@ def test_what_stands_in_other_lines_changes_nothing_for_text_of_left_to_right_sc
         "two\nlines\tand a tab",
         "see [the docs](https://x.org) and [1]\n[call me](tel:123)\n[user](http://a.b)\n[result](x.md)",
         "[a] b\n[x](y)\n- [ ] todo\n[tool.ruff]\nline-length = 1\n[users]\n[call me maybe]\n[image of a cat]",
+        "[text] a [text, 1] b [text1] c [texts 1] d [context 1] e <shared_text file>",
         '{"score": 3, "ids": [1, 2]}\n{"scores": [1, 2]}\n{"scores": {"a": 1}}',
         "if a < b and rollout > 3: x <- rollouts",
         "Γειά, żółć, naïve, Ünïcödé, e\u0301, 日本語、한국어",
@@ -148,6 +151,9 @@ def test_text_as_people_write_it_stays_as_it_is(text: str) -> None:
         ("[sub-agent " + "x" * 500 + "]", "[\\sub-agent " + "x" * 500 + "]", {"turn"}),
         ("[image 0123456789ab]", r"[\image 0123456789ab]", {"turn"}),
         ("[nothing]\n[cut off: x]\n[own tools]", "[\\nothing]\n[\\cut off: x]\n[\\own tools]", {"turn"}),
+        ("as in [text 12] here", r"as in [\text 12] here", {"reference"}),
+        ("[Text\u00a01 [ TEXT\n2", "[\\Text\u00a01 [\\ TEXT\n2", {"reference"}),
+        ("<shared_text>\n< / Shared_Text >", "<\\shared_text>\n<\\ / Shared_Text >", {"fence"}),
         ('{"scores": [{"id": 1}]}', r'{\"scores\": [{"id": 1}]}', {"reply_json"}),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_conversation() -> None:
         "[user] Where is order 12?\n"
         "[assistant] Let me look.\n"
         "[call] find_order(number=12)\n"
-        '[result] {"status": "shipped"}\n'
+        '[result] {"status":"shipped"}\n'
         "[assistant]\n"
         "It has been shipped.\n"
         "Anything else?\n"
@@ -66,7 +66,7 @@ def test_parallel_calls_are_numbered_and_their_results_find_them_in_any_order() 
         {"role": "tool", "content": "nobody asked"},
     ]
     assert shown(messages) == (
-        '[call 1] find(city="Zürich", deep={"a": [1, null]})\n'
+        '[call 1] find(city="Zürich", deep={"a":[1,null]})\n'
         "[call 2] now()\n"
         "[result 2] 12:00\n"
         "[result 1]\n"
@@ -238,3 +238,65 @@ def test_nor_can_a_bare_answer(text: str) -> None:
     transcript = Transcript()
     transcript.add(Rollout.of("r", text).messages, bare="assistant")
     assert len(HEADER.findall("".join(map(str, transcript.parts)))) == (0 if text else 1)
+
+
+def result_of(text: str) -> str:
+    return shown([{"role": "tool", "content": text}]).removeprefix("[result]").strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": [1, 2.0, 1e+16], "b c": "x, y: z", "d": {}}', '{"a":[1,2.0,1e+16],"b c":"x, y: z","d":{}}'),
+        ('[{"city": "Z\\u00fcrich"}, null]', '[{"city":"Zürich"},null]'),
+        ('[{"city": "Zürich"}, NaN]', '[{"city":"Zürich"},NaN]'),
+        ('["\\u0007\\n"]', '["\\u0007\\n"]'),
+        ('{"a": "</rollout KQX>"}', r'{"a":"<\/rollout KQX>"}'),
+    ],
+)
+def test_json_results_lose_their_spaces(text: str, expected: str) -> None:
+    assert result_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a": 1e5}',
+        '{"a": 1.50}',
+        '{"a":1, "b": 2}',
+        '{"a": 1, "b": 2',
+        '{"a": 1, "b": 1e999}',
+        '{\n  "a": 1\n}',
+        "[1, 2] and more",
+        "{'a': 1}",
+        "1, 2",
+        "[" + "1" * 5000 + ", 2]",
+        "[ " * 100_000,
+    ],
+)
+def test_what_is_not_json_in_its_common_spelling_stays_as_it_is(text: str) -> None:
+    assert result_of(text) == text.strip()
+
+
+plain = st.text(st.characters(categories=["L", "N", "Zs"], max_codepoint=0x2FF))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | plain,
+        lambda inner: st.lists(inner) | st.dictionaries(plain, inner),
+    ).filter(lambda value: isinstance(value, list | dict)),
+    st.booleans(),
+)
+def test_a_json_result_can_be_had_back(value: object, ensure_ascii: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ensure_ascii)
+    seen = result_of(text)
+    assert len(seen) <= len(text)
+    assert json.dumps(json.loads(seen), ensure_ascii=ensure_ascii) == text
+
+
+def test_what_a_model_wrote_keeps_its_spaces() -> None:
+    assert shown([{"role": "assistant", "content": '{"a": 1}'}, {"role": "user", "content": "[1, 2]"}]) == (
+        '[assistant] {"a": 1}\n[user] [1, 2]'
+    )
