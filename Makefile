@@ -50,8 +50,11 @@ quick: check ## check and the fast tests, for every commit
 test: engines ## all tests
 	$(BIN)/pytest -n auto
 
-bench: $(READY) ## speed, token counts and the layer around the judge, on the groups in RULER_DATA
+bench: $(READY) ## speed, tokens, windows, orders and the layer around the judge, on the groups in RULER_DATA
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.tokens
+	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.orders
 	$(BIN)/python -m benchmarks.judge_layer
 
 format: $(READY) ## put the code into shape

@@ -1,4 +1,4 @@
-"""How fast groups are packed and scored, and how many tokens the layout takes.
+"""How fast groups are packed and scored.
 
     python -m benchmarks.speed            # all groups in RULER_DATA, about a minute
     python -m benchmarks.speed --json out.json
@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import os
 import statistics
 import sys
 import time
 import tracemalloc
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.original_layout import original_prompt
 from ruler import DEFAULT_RUBRIC, Group, Rollout, Ruler
 from ruler.messages import Message
 from ruler.packing import pack
 from ruler.records import BadLine, read_groups
-from ruler.tokens import token_counter
 
 _REPEATS = 5
 
@@ -52,7 +48,6 @@ def main() -> None:
             if path.name.startswith(name)
         },
         "growth": measure_growth(),
-        "tokens": measure_tokens(paths),
     }
     report(figures)
     if arguments.json:
@@ -104,33 +99,6 @@ def measure_growth() -> list[dict[str, float]]:
     return rows
 
 
-def measure_tokens(paths: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Mean tokens a group by source: ours against the original layout, same tokenizer."""
-    tokenizer, count = token_counter(None)
-    if tokenizer != "cl100k":
-        sys.exit(f"token counts need cl100k, found {tokenizer}: pip install 'ruler-judge[litellm]'")
-    ours: dict[str, list[int]] = defaultdict(list)
-    original: dict[str, list[int]] = defaultdict(list)
-    for path in paths:
-        records = list(_records(path))
-        for record, group in zip(records, read_groups(str(path)), strict=True):
-            assert isinstance(group, Group), group
-            packed = pack(group, DEFAULT_RUBRIC)
-            prompt = packed.prompt(range(len(packed.rollouts)))
-            ours[record["source"]].append(prompt.tokens(count)["total"])
-            text = original_prompt(record["task"]["messages"], [r["messages"] for r in record["rollouts"]])
-            original[record["source"]].append(count(text))
-    return {
-        source: {
-            "groups": len(ours[source]),
-            "ours": statistics.mean(ours[source]),
-            "original": statistics.mean(original[source]),
-            "ratio": sum(ours[source]) / sum(original[source]),
-        }
-        for source in ours
-    }
-
-
 def report(figures: dict[str, Any]) -> None:
     """Prints the figures as Markdown."""
     scoring = figures["scoring"]
@@ -151,10 +119,6 @@ def report(figures: dict[str, Any]) -> None:
         ratio = f"{row['ms'] / before:.2f}×" if before else ""
         print(f"| {size[0]} | {size[1]} | {row['prompt_chars']:,} | {row['ms']:.1f} ", end="")
         print(f"| {ratio} | {row['peak_bytes_per_char']:.1f} |")
-    print("\n## Tokens a group (cl100k), mean\n")
-    print("| source | groups | ours | original layout | ratio |\n|---|---|---|---|---|")
-    for source, row in sorted(figures["tokens"].items()):
-        print(f"| {source} | {row['groups']} | {row['ours']:,.0f} | {row['original']:,.0f} | {row['ratio']:.2f} |")
 
 
 def _prompt(group: Group) -> int:
@@ -170,12 +134,6 @@ def _best(work: Callable[[], object]) -> float:
         work()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def _synthetic(num_rollouts: int, num_messages: int) -> Group:

@@ -477,3 +477,30 @@ async def test_the_policys_name_is_never_shown_to_a_judge() -> None:
 def test_a_policy_that_is_no_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="policy: expected the name of a model, got 7"):
         Ruler(nobody, policy=7)  # type: ignore[arg-type]
+
+
+async def test_standard_errors_of_a_jury_are_settled_with_those_of_its_judges() -> None:
+    def wavering(name: str, step: int) -> ScriptedJudge:
+        def answer(request: JudgeRequest) -> JudgeReply:
+            scores = {
+                label: 20 + step * slot + 5 * len(text)
+                for slot, (label, text) in enumerate(read_prompt(request).items())
+            }
+            return JudgeReply(scores_reply(scores), model=name, usage=PAID)
+
+        return ScriptedJudge(answer, info=named(name))
+
+    groups = [Group.of(["a" * n, "b" * (n + 1), "c", "dd"], id=f"g{n}") for n in range(3, 9)]
+    results = await Ruler([wavering("x", 3), wavering("y", 7)], orders=2).score_many(groups)
+    for result in results:
+        assert isinstance(result, ScoredGroup)
+        columns = [juror.stderr for juror in result.jury]
+        assert None not in columns
+        for score, errors in zip(result.rollouts, zip(*columns, strict=True), strict=True):  # type: ignore[arg-type]
+            assert score.stderr == pytest.approx(sum(error**2 for error in errors) ** 0.5 / 2)
+        assert result.agreement is not None
+    # What moves with the slot alone is no noise once the slots are known.
+    assert (
+        max(score.stderr or 0 for result in results if isinstance(result, ScoredGroup) for score in result.rollouts)
+        < 0.01
+    )

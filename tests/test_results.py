@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ruler.errors import ConfigError
 from ruler.results import ResultFile, json_line, result_record, usage_record
-from ruler.types import FailedGroup, Group, Juror, Score, ScoredGroup, Usage
+from ruler.types import FailedGroup, FailedOrder, Group, JudgedOrder, Juror, Score, ScoredGroup, Usage
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "adaptive": False, "prompt_version": "1"}
@@ -387,3 +387,35 @@ def test_standard_output_carries_only_results(tmp_path):
     *lines, last = done.stdout.splitlines()
     assert [json.loads(line)["group_id"] for line in lines] == ["a", "b"]
     assert last == b"still open"
+
+
+def test_what_orders_blocks_and_cuts_leave_in_a_record() -> None:
+    record = result_record(
+        scored(
+            rollouts=(Score("b", 0.25, 0.125, cut_chars=70), Score("a", 0.25, 0.125, same_as="b")),
+            orders=4,
+            adaptive=True,
+            orders_used=1,
+            agreement=0.5,
+            judged=(JudgedOrder("m", 1, 0, ("b",), (0.25,)),),
+            failed_orders=(FailedOrder("m", 0, "reply", "not JSON"),),
+            clipped=2,
+        )
+    )
+    assert record["rollouts"] == [
+        {"id": "b", "score": 0.25, "stderr": 0.125, "cut_chars": 70},
+        {"id": "a", "score": 0.25, "stderr": 0.125, "same_as": "b"},
+    ]
+    assert record["judged"] == [{"order": 1, "block": 0, "rollout_ids": ("b",), "scores": (0.25,)}]
+    assert record["failed_orders"] == [{"judge": "m", "order": 0, "reason": "reply", "message": "not JSON"}]
+    assert (record["agreement"], record["clipped"], record["orders"], record["adaptive"]) == (0.5, 2, 4, True)
+    plain = result_record(scored())
+    assert not {"agreement", "clipped", "failed_orders"} & set(plain)
+
+
+def test_the_judge_of_an_order_stands_where_there_are_several() -> None:
+    judged = (JudgedOrder("m", 0, 0, ("b", "a"), (0.25, 0.0)), JudgedOrder("n", 0, 0, ("b", "a"), (0.5, 0.5)))
+    jurors = tuple(Juror(name, name, (0.25, 0.0), (None, None), Usage(), stderr=(0.5, 0.25)) for name in "mn")
+    record = result_record(scored(judged=judged, jury=jurors))
+    assert [one["judge"] for one in record["judged"]] == ["m", "n"]
+    assert [one["stderr"] for one in record["jury"]] == [[0.5, 0.25]] * 2

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ruler.aggregate import reliability
 from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
 from ruler.cli import exits
 from ruler.cli.arguments import (
@@ -40,7 +41,7 @@ from ruler.cli.arguments import (
     new_ruler,
     read_orders,
 )
-from ruler.cli.tables import agreement_table, say, show, usage_text
+from ruler.cli.tables import agreement_table, reliability_text, say, show, usage_text
 from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError
 from ruler.packing import pack as layout
@@ -140,6 +141,7 @@ def evaluate(
             "failures": failure_records(results),
             "without_truth": skipped,
             "bad_lines": source.bad_lines,
+            "reliability": reliability(results),
             "usage": usage_record(usage),
         }
         typer.echo(json.dumps(report, ensure_ascii=False))
@@ -148,6 +150,8 @@ def evaluate(
         for failure in failures:
             say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
         typer.echo(_explain(ruler, rows["judge"], usage, skipped))
+        if (agrees := reliability(results)) is not None:
+            typer.echo(reliability_text(agrees))
     raise typer.Exit(exits.status_of(failures, source.bad_lines))
 
 

@@ -45,7 +45,7 @@ from ruler.cli.arguments import (
     new_ruler,
     read_orders,
 )
-from ruler.cli.tables import group_table, say, show, usage_text
+from ruler.cli.tables import group_table, reliability_text, say, show, usage_text
 from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError, ReplyError
 from ruler.plan import MAX_BLOCK
@@ -250,8 +250,7 @@ class _Run:
         counted += [f"{self._source.bad_lines} bad lines"] * bool(self._source.bad_lines)
         typer.echo(f"{', '.join(counted)}; {usage_text(self._spent())}; judge {self._ruler.judge_name}", err=err)
         if self._reliability.value is not None:
-            agrees = "agreement of the judge with itself over orders, not accuracy"
-            typer.echo(f"reliability {self._reliability.value:.2f} ({agrees})", err=err)
+            typer.echo(reliability_text(self._reliability.value), err=err)
         if len(self._loaded.meter.by_judge) > 1:
             for name, usage in self._loaded.meter.by_judge.items():
                 typer.echo(f"  {name}: {usage_text(usage)}", err=err)

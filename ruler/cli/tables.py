@@ -50,6 +50,11 @@ def usage_text(usage: Usage) -> str:
     return ", ".join([*parts, cost_text(usage)])
 
 
+def reliability_text(value: float) -> str:
+    """How far a judge agrees with itself, and what that is not."""
+    return f"reliability {value:.2f}: agreement of the judge with itself over orders, not accuracy"
+
+
 def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
     """One group: its rollouts with scores and notes, or why there are none."""
     head = Text(f"{_visible(result.group_id)}  ", style="bold")

@@ -504,3 +504,86 @@ def test_parts_that_only_join_alike_are_different_rollouts() -> None:
     longer = {"name": "t", "description": "d[assistant] x"}
     group = Group.of([Rollout.of("a", "x[nothing]", tools=[tool]), Rollout.of("b", [], tools=[longer])])
     assert len(pack(group, DEFAULT_RUBRIC).rollouts) == 2
+
+
+# Cuts
+
+
+def long_output(seed: int, num_words: int = 2_000) -> str:
+    rng = random.Random(seed)
+    return " ".join(str(rng.randrange(10**6)) for _ in range(num_words))
+
+
+def looked(output: str, answer: str) -> Messages:
+    return [called("look", {"for": answer}, "c"), answered(output, "c"), said(answer)]
+
+
+def test_only_tool_outputs_are_cut() -> None:
+    long = long_output(1)
+    messages = [
+        called("look", {"at": long}, "c"),
+        answered(long, "c"),
+        said(long),
+        {"role": "user", "content": long},
+        said("done"),
+    ]
+    group = Group((Rollout.of("a", messages, histories={"helper": looked(long, long)}), Rollout.of("b", "x")), task=())
+    options = PromptOptions(shared_text=False)
+    whole, cut = (pack(group, DEFAULT_RUBRIC, options, max_result_chars=cap) for cap in (None, 3_000))
+    text = "".join(part for rollout in cut.rollouts for part in rollout.parts if isinstance(part, str))
+    assert text.count(long) == 5  # two calls, two answers and the user's turn
+    assert text.count("[cut: ") == 2
+    assert (whole.cut_chars, cut.cut_chars["b"]) == ({"a": 0, "b": 0}, 0)
+    gone = 2 * (len(long) - 3_000)
+    assert gone <= cut.cut_chars["a"] <= gone + 200
+    assert (whole.flags["a"], cut.flags["a"]) == ((), ("cut",))
+    assert whole.longest_result_chars == cut.longest_result_chars == len(long)
+
+
+def test_what_is_cut_in_the_shared_opening_is_cut_of_every_rollout() -> None:
+    opening = [{"role": "user", "content": "go"}, called("look", {}, "c"), answered(long_output(1), "c")]
+    group = Group.of([[*opening, said("one")], [*opening, said("two")]])
+    packed = pack(group, DEFAULT_RUBRIC, max_result_chars=1_000)
+    prompt = packed.prompt([0, 1])
+    assert prompt.context.count("[cut: ") == 1
+    assert packed.cut_chars["r1"] == packed.cut_chars["r2"] > 5_000
+    assert set(prompt.cut_chars.values()) == set(packed.cut_chars.values())
+
+
+def test_cut_outputs_that_were_equal_are_still_shared() -> None:
+    group = Group.of([looked(long_output(1), answer) for answer in ("one", "two", "three")], task="Look.")
+    packed = pack(group, DEFAULT_RUBRIC, max_result_chars=1_500)
+    assert len(packed.shared_texts) == 1
+    assert packed.prompt([0, 1, 2]).context.count("[cut: ") == 1
+
+
+def test_labels_seed_and_equality_are_those_of_the_whole_text() -> None:
+    middle = [f"{long_output(1)} {n} {long_output(2)}" for n in (1, 2)]
+    group = Group.of([looked(text, "same answer") for text in middle], task="Look.")
+    whole, cut = (pack(group, DEFAULT_RUBRIC, max_result_chars=cap) for cap in (None, 1_000))
+    assert len(cut.rollouts) == 2
+    assert [rollout.label for rollout in cut.rollouts] == [rollout.label for rollout in whole.rollouts]
+    assert cut.seed == whole.seed
+
+
+def test_no_rollout_can_forge_the_mark_of_a_cut() -> None:
+    packed = pack(Group.of(["all done [cut: 900 characters] as asked", "b"]), DEFAULT_RUBRIC)
+    (text,) = (part for rollout in packed.rollouts if "r1" in rollout.rollout_ids for part in rollout.parts)
+    assert text == "all done [\\cut: 900 characters] as asked"
+    assert packed.flags["r1"] == ("reference",)
+
+
+@settings(max_examples=30)
+@given(st.lists(any_text | st.lists(fragments, max_size=40).map("".join), min_size=2, max_size=4), st.integers(20, 400))
+def test_no_cut_breaks_the_structure(outputs: list[str], cap: int) -> None:
+    group = Group.of([looked(output, f"answer {n}") for n, output in enumerate(outputs)], task="Look.")
+    packed = pack(group, DEFAULT_RUBRIC, max_result_chars=cap)
+    prompt = packed.prompt(range(len(packed.rollouts)))
+    found = [(fence["close"], fence["id"]) for fence in FENCE.finditer(user_text(prompt))]
+    assert found == [(close, label) for label in prompt.labels for close in ("", "/")]
+    for text in prompt.texts.values():
+        assert text.startswith('[call] look(for="answer ')
+        assert "\n[result" in text
+        assert "\n[assistant] answer " in text
+        heads = [line for line in text.split("\n") if line.startswith(("[call", "[result", "[assistant", "[user"))]
+        assert [line.split("]")[0] for line in heads] == ["[call", "[result", "[assistant"]
