@@ -14,7 +14,6 @@ import asyncio
 import itertools
 import json
 import math
-import os
 import random
 import signal
 import sqlite3
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_replies import prompt_key, right_scores
+from benchmarks.real_groups import add_data_argument, data_paths
 from judges.cache import CachedJudge, cache_key
 from judges.litellm import LiteLLMJudge
 from judges.scripted import ScriptedJudge, scores_reply
@@ -54,7 +54,7 @@ def main() -> None:
     """Runs the measurements that are asked for and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measures", nargs="*", choices=[[], *MEASURES], help="default: all")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RULER_DATA") or "../shared/data"))
+    add_data_argument(parser)
     parser.add_argument("--groups", type=int, default=1_000, help="groups sent through the faults")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -342,9 +342,7 @@ def _lines(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _groups(arguments: argparse.Namespace) -> list[Group]:
-    paths = sorted(arguments.data.glob("*.jsonl*"))
-    if not paths:
-        sys.exit(f"no groups in {arguments.data}: set RULER_DATA or --data")
+    paths = data_paths(arguments.data)
     found = (group for path in paths for group in read_groups(str(path)) if not isinstance(group, BadLine))
     return list(itertools.islice(found, arguments.groups))
 

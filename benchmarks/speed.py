@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.real_groups import add_data_argument, data_paths
 from ruler import DEFAULT_RUBRIC, Group, Rollout, Ruler
 from ruler.messages import Message
 from ruler.packing import pack
@@ -31,12 +30,10 @@ _REPEATS = 5
 def main() -> None:
     """Runs every measurement and prints Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RULER_DATA") or "../shared/data"))
+    add_data_argument(parser)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    paths = sorted(arguments.data.glob("*.jsonl*"))
-    if not paths:
-        sys.exit(f"no groups in {arguments.data}: set RULER_DATA or --data")
+    paths = data_paths(arguments.data)
     groups = {path: [g for g in read_groups(str(path)) if not isinstance(g, BadLine)] for path in paths}
     everything = [group for listed in groups.values() for group in listed]
     figures = {

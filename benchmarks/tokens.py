@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import re
 import statistics
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.original_layout import original_parts
+from benchmarks.real_groups import add_data_argument, data_paths
 from ruler import DEFAULT_RUBRIC, Group
 from ruler.messages import Message
 from ruler.packing import PackedGroup, PackedPrompt, PromptOptions, pack
@@ -58,12 +58,10 @@ class Row:
 def main() -> None:
     """Measures all groups and prints Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RULER_DATA") or "../shared/data"))
+    add_data_argument(parser)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    paths = sorted(arguments.data.glob("*.jsonl*"))
-    if not paths:
-        sys.exit(f"no groups in {arguments.data}: set RULER_DATA or --data")
+    paths = data_paths(arguments.data)
     tokenizer, count = token_counter(None)
     if tokenizer != "cl100k":
         sys.exit(f"token counts need cl100k, found {tokenizer}: pip install 'ruler-judge[litellm]'")

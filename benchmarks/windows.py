@@ -9,13 +9,12 @@ that a bound stands in. What is over the window is counted with cl100k for both,
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from benchmarks.real_groups import add_data_argument, data_paths
 from ruler import DEFAULT_RUBRIC, Group, PackingError
 from ruler.packing import PromptOptions
 from ruler.plan import Planner, PlanOptions
@@ -29,21 +28,19 @@ WINDOWS = (8_000, 16_000, 32_000)
 def main() -> None:
     """Prints one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RULER_DATA") or "../shared/data"))
+    add_data_argument(parser)
     arguments = parser.parse_args()
     tokenizer, count = token_counter(None)
     if tokenizer != "cl100k":
         sys.exit(f"token counts need cl100k, found {tokenizer}: pip install 'ruler-judge[litellm]'")
     heads = ("groups", "window", "tokens by", "whole", "cut", "in blocks", "too long", "prompts", "over", "fullest")
     print(f"| {' | '.join(heads)} | ms a group |\n{'|---' * (len(heads) + 1)}|")
-    for name in ("taubench-airline.jsonl.gz", "tau2.jsonl.gz"):
-        path = arguments.data / name
-        if not path.is_file():
-            sys.exit(f"{path}: not there; set RULER_DATA or --data")
+    for name in ("taubench-airline", "tau2"):
+        (path,) = data_paths(arguments.data, name)
         groups = [group for group in read_groups(str(path)) if not isinstance(group, BadLine)]
         for window in WINDOWS:
             for own in (True, False):
-                print(measure(name.removesuffix(".jsonl.gz"), groups, window, count, own=own))
+                print(measure(name, groups, window, count, own=own))
 
 
 def measure(name: str, groups: Sequence[Group], window: int, count: Callable[[str], int], *, own: bool) -> str:

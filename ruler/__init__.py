@@ -23,8 +23,10 @@ from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.scoring import JudgeCall, Ruler
 from ruler.types import (
     FailedGroup,
+    FailedOrder,
     Group,
     Judge,
+    JudgedOrder,
     JudgeInfo,
     JudgeReply,
     JudgeRequest,
@@ -41,6 +43,7 @@ __all__ = [
     "BudgetExceeded",
     "ConfigError",
     "FailedGroup",
+    "FailedOrder",
     "Group",
     "GroupError",
     "Judge",
@@ -51,6 +54,7 @@ __all__ = [
     "JudgeReply",
     "JudgeRequest",
     "JudgeUnavailable",
+    "JudgedOrder",
     "Juror",
     "PackedPrompt",
     "PackingError",

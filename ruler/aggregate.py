@@ -19,8 +19,9 @@ from itertools import product
 from ruler.least_squares import RIDGE, Design, less
 from ruler.types import FailedGroup, JudgedOrder, ScoredGroup
 
-_DIGITS = 12
-"""As in `ruler.jury`: means that only arithmetic keeps apart are ties."""
+DIGITS = 12
+"""To which means are rounded, so that those that only arithmetic keeps apart are ties. Judges give 0..100, seldom with
+more than two decimals: this is far below that and far above rounding errors."""
 
 _PRIOR_DEGREES = 4.0
 """Weight of the group's common noise variance against a rollout's own, which has k - 1 degrees of freedom: with two
@@ -133,7 +134,7 @@ def merge(judged: Sequence[JudgedOrder], slots: SlotMeans) -> Merged:
     if len(prompts) == 1:
         means = list(values[0])
     else:
-        means = [round(mean, _DIGITS) for mean in design.means(less(values, offsets))]
+        means = [round(mean, DIGITS) for mean in design.means(less(values, offsets))]
     scores = {name: min(1.0, max(0.0, mean)) for name, mean in zip(design.ids, means, strict=True)}
     errors = _standard_errors(design, prompts, slots) if design.num_orders > 1 else None
     return Merged(

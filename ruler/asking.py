@@ -79,22 +79,25 @@ async def ask_all(questions: Sequence[Question], settled: Settled) -> list[Answe
     return [task.result() for task in tasks]
 
 
-def joint_error(outcomes: Sequence[Answer | NoAnswer]) -> RulerError:
-    """Why a group has no scores, of which at least one question has no usable reply.
+def joint_error(outcomes: Sequence[Answer | NoAnswer], usage: Usage) -> RulerError:
+    """Why a group has no scores.
+
+    Args:
+        outcomes: of the judges that leave too much unanswered; at least one question has no usable reply.
+        usage: what all questions about the group took, those of other judges included.
 
     Returns:
         The error of the first question that failed, but a reached budget goes before any other, because it must stop
-        the run. Of several questions, the message names each judge that failed and why, and the usage is what all of
-        them spent.
+        the run. Of several questions, the message names each judge that failed and why.
     """
     failures = [outcome for outcome in outcomes if isinstance(outcome, NoAnswer)]
     failures.sort(key=lambda failure: not isinstance(failure.error, BudgetExceeded))
     error = failures[0].error
-    if len(outcomes) == 1:
+    if len(outcomes) == 1 and usage == outcomes[0].usage:
         return error
     # Orders of one judge mostly fail alike: each complaint stands once.
     complaints = dict.fromkeys(f"judge {failure.question.judge_name}: {failure.error}" for failure in failures)
-    joint = with_usage(error, sum((outcome.usage for outcome in outcomes), Usage()), message="; ".join(complaints))
+    joint = with_usage(error, usage, message="; ".join(complaints))
     joint.__cause__ = error
     return joint
 

@@ -7,12 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ruler.aggregate import SlotMeans, agreement, merge
+from ruler.aggregate import DIGITS, SlotMeans, agreement, merge
 from ruler.errors import ConfigError
 from ruler.types import FailedGroup, Judge, JudgedOrder, Juror, ScoredGroup, judge_info
-
-# Judges give 0..100, seldom with more than two decimals; this is far below and far above rounding errors.
-_DIGITS = 12
 
 
 def read_judges(judge: Judge | str | Sequence[Judge | str]) -> tuple[Judge, ...]:
@@ -69,7 +66,7 @@ def mean_scores(jurors: Sequence[Juror]) -> tuple[float, ...]:
     # The sum is exact before it is rounded, and rounding makes means equal that only arithmetic keeps apart:
     # 0.01 with 0.06 and 0.03 with 0.04 are a tie, and no difference for a trainer to scale up.
     columns = zip(*(juror.scores for juror in jurors), strict=True)
-    return tuple(round(math.fsum(column) / len(jurors), _DIGITS) for column in columns)
+    return tuple(round(math.fsum(column) / len(jurors), DIGITS) for column in columns)
 
 
 def joint_stderr(jurors: Sequence[Juror]) -> tuple[float, ...] | None:

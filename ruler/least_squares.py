@@ -72,6 +72,8 @@ class Design:
             math.fsum(value - means[rollout] for rollout, value in zip(shown, row, strict=True))
             for shown, row in zip(self.prompts, values, strict=True)
         ]
+        if self.is_whole and not ridge:
+            return [total / self.size for total in right]
         return self.solve(right, ridge)
 
     def residual_squares(self, values: Values) -> list[float]:
@@ -95,7 +97,8 @@ class Design:
         residual = list(right)
         direction = list(right)
         square = _dot(residual, residual)
-        enough = square * 1e-26
+        # Without a ridge A is singular: below what rounding makes of scores of up to 1, only its null space grows.
+        enough = max(square * 1e-26, len(right) * 1e-28)
         for _ in range(2 * len(right)):
             if square <= enough:
                 break

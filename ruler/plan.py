@@ -51,6 +51,12 @@ class Plan:
         """Whether no prompt shows the whole group."""
         return any(len(blocks) > 1 for blocks in self.orders)
 
+    def prefix_chars(self, prompt: PackedPrompt) -> int:
+        """How much of this prompt's user text other prompts of the plan begin with, too; 0 for a single prompt."""
+        if self.in_blocks:
+            return len(prompt.parts[1][1])  # shared text is that of the block
+        return prompt.prefix_chars if len(self.orders) > 1 else 0
+
 
 class Planner:
     """Plans for one group; what several judges are shown alike is laid out once."""
@@ -89,9 +95,11 @@ class Planner:
     def _pack(self, images: bool, max_result_chars: int | None) -> PackedGroup:
         key = (images, max_result_chars)
         if key not in self._packed:
-            self._packed[key] = pack(
-                self._group, self._rubric, self._prompt_options, images=images, max_result_chars=max_result_chars
-            )
+            if max_result_chars is None:
+                packed = pack(self._group, self._rubric, self._prompt_options, images=images)
+            else:
+                packed = self._pack(images, None).cut(max_result_chars)
+            self._packed[key] = packed
         return self._packed[key]
 
     def _spread(self, packed: PackedGroup, max_block: int) -> Plan:

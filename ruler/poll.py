@@ -66,6 +66,13 @@ class Poll:
         # Blocks that share no rollout, as those of one order, cannot be compared.
         return self.orders_used >= needed and linked(judged.rollout_ids for judged in self.judged)
 
+    def is_lost(self, min_orders: int | None) -> bool:
+        """Whether no further order can make the answers suffice."""
+        failures = self._failures()
+        if min_orders is None or any(isinstance(failure.error, BudgetExceeded) for failure in failures):
+            return bool(failures)
+        return len(self.plan.orders) - len(set(map(_order, failures))) < min(len(self.plan.orders), min_orders)
+
     def is_disputed(self) -> bool:
         """Whether further orders are worth their price. From these orders alone, so that it is always the same."""
         if self.orders_used < min(2, len(self.plan.orders)):

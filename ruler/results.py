@@ -114,8 +114,9 @@ _MADE_BY = ("judge", "rubric", "orders", "adaptive", "prompt_version")
 class ResultFile:
     """Scored groups, one JSON line each, written as they come; an existing file is continued.
 
-    Lines that are scored or tied are kept, failed ones and a half-written last one are dropped and asked again. After
-    a kill at any moment the file can be continued; at most the line being written is lost.
+    Lines that are scored or tied are kept; failed ones, those with failed orders and a half-written last one are
+    dropped and asked again. After a kill at any moment the file can be continued; at most the line being written is
+    lost.
     """
 
     def __init__(self, path: str, *, made_by: Mapping[str, object]) -> None:
@@ -192,7 +193,7 @@ class ResultFile:
                             break
                         line += b"\n"
                     record = self._existing(number, line, made_by)
-                    if record["status"] == "failed":
+                    if record["status"] == "failed" or record.get("failed_orders"):
                         dropped = True
                     else:
                         kept.append(line)
@@ -213,6 +214,7 @@ class ResultFile:
         try:
             record = json.loads(line)
             found = {key: record[key] for key in ("group_id", "rollouts_digest", "status", *made_by)}
+            found["failed_orders"] = record.get("failed_orders")
             ours = found["status"] in ("scored", "tied", "failed")
             ours = ours and isinstance(found["group_id"], str) and isinstance(found["rollouts_digest"], str)
         except (ValueError, RecursionError, KeyError, TypeError):

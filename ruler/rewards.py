@@ -1,7 +1,7 @@
 """Rewards: the judge's scores and rules, put together by declared weights and gates.
 
     rewards = Rewards(
-        judge=1.0,
+        judge_weight=1.0,
         rules=(
             Rule("format", strict_tags("reasoning", "answer"), weight=0.0),
             Rule("correct", numeric_answer(answer=inside_tag("answer")), weight=2.0),
@@ -76,7 +76,7 @@ class Rule:
             raise GroupError(f"{where}: raised {type(error).__name__}: {error}") from error
         if inspect.iscoroutine(value):
             value.close()
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise GroupError(f"{where}: expected a number in [0, 1], got {value!r:.80}")
         return float(value)
 
@@ -138,7 +138,7 @@ class GroupRewards:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """How a reward is made. `Rewards()` is the judge alone, `Rewards(judge=0.0, rules=…)` the rules alone.
+    """How a reward is made. `Rewards()` is the judge alone, `Rewards(judge_weight=0.0, rules=…)` the rules alone.
 
     1. The rules are checked. The first gate that is not passed sets the rollout's reward.
     2. Else the reward is the sum of the rules' weight × value and of the judge's weight × score.
@@ -153,7 +153,7 @@ class Rewards:
             gate on no rule, or one that could pay more than passing it.
     """
 
-    judge: float = 1.0
+    judge_weight: float = 1.0
     """What a score of 1.0 adds to the reward, >= 0. With `judge_breaks_ties` that is the most it adds."""
     rules: tuple[Rule, ...] = ()
     gates: tuple[Gate, ...] = ()
@@ -161,9 +161,9 @@ class Rewards:
     judge_breaks_ties: bool = False
 
     def __post_init__(self) -> None:
-        _check_number("judge", self.judge)
-        if self.judge < 0:
-            raise ConfigError(f"judge: expected a weight >= 0, got {self.judge!r}; penalties are rules")
+        _check_number("judge_weight", self.judge_weight)
+        if self.judge_weight < 0:
+            raise ConfigError(f"judge_weight: expected at least 0, got {self.judge_weight!r}; penalties are rules")
         for name, kind in (("rules", Rule), ("gates", Gate)):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
@@ -172,13 +172,16 @@ class Rewards:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"rules: the name {name!r} occurs twice")
-        if not (self.judge or self.gates or any(rule.weight for rule in self.rules)):
-            raise ConfigError(f"judge, rules: nothing has a weight (judge={self.judge!r}, rules {names!r})")
-        if self.judge_breaks_ties and not self.judge:
-            raise ConfigError("judge_breaks_ties: the judge has no weight (judge=0.0) to do it with")
-        if math.isinf(self.judge + sum(abs(rule.weight) for rule in self.rules)):
-            raise ConfigError(f"judge, rules: the weights have no finite sum (judge={self.judge!r}, rules {names!r})")
-        least = math.fsum(min(0.0, rule.weight) for rule in self.rules)
+        if not (self.judge_weight or self.gates or any(rule.weight for rule in self.rules)):
+            raise ConfigError(
+                f"judge_weight, rules: nothing has a weight, got {self.judge_weight!r} and rules {names!r}"
+            )
+        if self.judge_breaks_ties and not self.judge_weight:
+            raise ConfigError("judge_breaks_ties: the judge has no weight (judge_weight=0.0) to do it with")
+        if math.isinf(self.judge_weight + sum(abs(rule.weight) for rule in self.rules)):
+            raise ConfigError(f"judge_weight, rules: have no finite sum, got {self.judge_weight!r} and rules {names!r}")
+        passed = {name: max((g.at_least for g in self.gates if g.rule == name), default=0.0) for name in names}
+        least = math.fsum(min(rule.weight * passed[rule.name], rule.weight) for rule in self.rules)
         for gate in self.gates:
             if gate.rule not in names:
                 raise ConfigError(f"gate {gate.rule!r}: expected the name of a rule, one of {names!r}")
@@ -208,9 +211,9 @@ class Rewards:
             ConfigError: no result although the judge has a weight.
             GroupError: the result is of another group, of other rollouts, or has no usable score; a rule failed.
         """
-        if result is None and self.judge:
+        if result is None and self.judge_weight:
             raise ConfigError(
-                f"judge: has the weight {self.judge!r}, but group {group.id!r} has no result; judge=0.0 is rules alone"
+                f"judge_weight: is {self.judge_weight!r}, but group {group.id!r} has no result; 0.0 is rules alone"
             )
         scores = {} if result is None else _scores(group, result)
         values = [{rule.name: rule.value(rollout, group) for rule in self.rules} for rollout in group.rollouts]
@@ -249,7 +252,7 @@ class Rewards:
         """What a score of 1.0 adds, for each rollout; `sums` are those of its rules, None where a gate stopped it."""
         passed = {place: total for place, total in enumerate(sums) if total is not None}
         if not self.judge_breaks_ties:
-            return [self.judge if place in passed else 0.0 for place in range(len(sums))]
+            return [self.judge_weight if place in passed else 0.0 for place in range(len(sums))]
         # Half the distance to the next sum above keeps the order strict, and one close pair of sums does not
         # take the judge's say from ties elsewhere, as one range for the whole group would.
         tolerance = _SAME_SUM * math.fsum(abs(rule.weight) for rule in self.rules)
@@ -263,7 +266,7 @@ class Rewards:
         for level, above in zip_longest(levels, levels[1:]):
             gap = passed[above[0]] - passed[level[-1]] if above else math.inf
             for place in level if len(level) > 1 else ():
-                weights[place] = min(self.judge, gap / 2)
+                weights[place] = min(self.judge_weight, gap / 2)
         return weights
 
 

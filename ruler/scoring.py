@@ -187,9 +187,16 @@ class Ruler:
         ]
         if self.adaptive:
             await self._ask(group, polls, [poll.questions(2) for poll in polls])
-            await self._ask(group, polls, [poll.questions() if poll.is_disputed() else [] for poll in polls])
+            # Nothing more is bought for a group that fails in any case.
+            if not any(poll.is_lost(self._min_orders) for poll in polls):
+                await self._ask(group, polls, [poll.questions() if poll.is_disputed() else [] for poll in polls])
         else:
             await self._ask(group, polls, [poll.questions() for poll in polls])
+        lacking = [poll for poll in polls if not poll.suffices(self._min_orders)]
+        if lacking:
+            raise joint_error(
+                [outcome for poll in lacking for outcome in poll.outcomes], sum((poll.usage for poll in polls), Usage())
+            )
         return self._result(group, polls)
 
     async def score_many(self, groups: Iterable[Group], *, progress: bool = False) -> list[ScoredGroup | FailedGroup]:
@@ -254,18 +261,16 @@ class Ruler:
             schema=reply_schema(notes=self.options.notes),  # equal every time, and nobody's to change for the next
             ids=prompt.labels,
             sampling=info.sampling,
-            prefix_chars=prompt.prefix_chars if len(plan.orders) > 1 else 0,
+            prefix_chars=plan.prefix_chars(prompt),
             check=partial(read_reply, ids=prompt.labels),
         )
 
     async def _ask(self, group: Group, polls: Sequence[Poll], questions: Sequence[Sequence[Question]]) -> None:
-        """Asks each poll's questions, all at once. Raises RulerError when too many orders have no answer."""
+        """Asks each poll's questions, all at once."""
         settled = partial(self._settled, group)
         outcomes = iter(await ask_all([question for own in questions for question in own], settled))
         for poll, own in zip(polls, questions, strict=True):
             poll.take(list(islice(outcomes, len(own))))
-        if not all(poll.suffices(self._min_orders) for poll in polls):
-            raise joint_error([outcome for poll in polls for outcome in poll.outcomes])
 
     def _settled(self, group: Group, question: Question, reply: JudgeReply | None, error: RulerError | None) -> None:
         if self._on_call:
@@ -378,7 +383,7 @@ def _images_version(infos: Sequence[JudgeInfo]) -> str:
 
 
 def _check_orders(orders: object, adaptive: bool, min_orders: object) -> None:
-    if isinstance(orders, bool) or orders not in get_args(Orders):
+    if not isinstance(orders, int | str) or isinstance(orders, bool) or orders not in get_args(Orders):
         raise ConfigError(f'orders: expected 1, 2, 4 or "full", got {orders!r:.80}')
     if adaptive and orders in (1, 2):
         raise ConfigError(

@@ -211,3 +211,29 @@ def test_evaluate_in_orders_says_how_far_the_judge_agrees_with_itself(tmp_path: 
     assert 0 < often["reliability"] < 1
     assert often["rows"]["judge"]["overall"]["accuracy"] > once["rows"]["judge"]["overall"]["accuracy"]
     assert b"reliability 0." in run("evaluate", path, "--judge", judge, "--orders", "2").stdout
+
+
+def test_a_group_that_does_not_fit_leaves_the_others_their_truth(tmp_path: Path) -> None:
+    records = [group(f"g{n}", [words(100 * n + k, 30) for k in range(3)]) for n in range(4)]
+    records.append(group("big", [words(k, 5_000) for k in range(3)]))
+    for record in records:
+        for truth, rollout in enumerate(record["rollouts"]):
+            rollout["truth"] = truth / 2
+    path = write(tmp_path / "truth.jsonl", records)
+    done = run("evaluate", path, "--judge", "simulated?quality=truth", "--context-tokens", "4000", "--json")
+    report = json.loads(done.stdout)
+    assert [failure["group_id"] for failure in report["failures"]] == ["big"]
+    assert report["rows"]["judge"]["overall"]["accuracy"] == 1.0
+
+
+def test_failed_orders_are_asked_again_when_the_file_is_continued(fives: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    command = ("score", fives, "--judge", NOISY, "--orders", "2", "--min-orders", "1", "--out", out)
+    assert run(*command).returncode == 0
+    whole = lines(out)
+    maimed = whole[0] | {"failed_orders": [{"judge": "m", "order": 1, "reason": "reply", "message": "no"}]}
+    write(out, [maimed, *whole[1:]])
+    done = run(*command)
+    assert b"1 scored, 0 tied, 0 failed, 11 already there" in done.stdout
+    assert sorted(line["group_id"] for line in lines(out)) == sorted(line["group_id"] for line in whole)
+    assert not any("failed_orders" in line for line in lines(out))

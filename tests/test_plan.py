@@ -177,6 +177,17 @@ async def test_the_result_reports_what_was_cut_of_each_rollout() -> None:
     assert scored.prompt_version.endswith("+context6000")
 
 
+async def test_of_a_jury_the_deepest_cut_is_reported() -> None:
+    def answer(request: JudgeRequest) -> str:
+        return scores_reply(dict.fromkeys(request.ids, 5))
+
+    wide = ScriptedJudge(answer, info=JudgeInfo("b", "wide", count_tokens=len, context_tokens=9_000))
+    narrow = ScriptedJudge(answer, info=JudgeInfo("b", "narrow", count_tokens=len, context_tokens=5_000))
+    cuts = [[one.cut_chars for one in (await Ruler(judge).score(agents(2))).rollouts] for judge in (wide, narrow)]
+    assert all(0 < shallow < deep for shallow, deep in zip(*cuts, strict=True))
+    assert [one.cut_chars for one in (await Ruler([wide, narrow]).score(agents(2))).rollouts] == cuts[1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 600), st.integers(0, 300)), min_size=2, max_size=9),

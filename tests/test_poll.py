@@ -116,6 +116,41 @@ async def test_result_keeps_what_every_order_said() -> None:
         assert judged.scores == tuple(slot / 10 for slot in range(8))
 
 
+async def test_notes_are_those_of_the_first_order() -> None:
+    counted = iter(range(10))
+
+    def answer(request: JudgeRequest) -> str:
+        count = next(counted)
+        return scores_reply(dict.fromkeys(request.ids, 50), dict.fromkeys(request.ids, f"note {count}"))
+
+    scored = await Ruler(ScriptedJudge(answer), orders=4).score(GROUP)
+    assert scored.notes == ("note 0",) * 8
+
+
+async def test_what_several_prompts_begin_with_is_marked_and_nothing_else() -> None:
+    group = Group.of(TEXTS, task="A task to be shown with every rollout.")
+
+    async def prefixes(**options: object) -> set[str]:
+        judge = slot_judge(lambda text, slot: 1)
+        await Ruler(judge, **options).score(group)  # type: ignore[arg-type]
+        return {request.messages[1]["content"][: request.prefix_chars] for request in judge.requests}
+
+    task = "<task>\nA task to be shown with every rollout.\n</task>\n"
+    assert await prefixes() == {""}
+    assert await prefixes(orders=2) == {task}
+    assert await prefixes(max_block=4) == {task}
+
+
+async def test_what_only_one_block_shares_is_no_common_beginning() -> None:
+    long = [f"{name} {'and so on ' * 40}\n" for name in "abcdefgh"]
+    group = Group.of([f"{long[n // 2]}answer {n}" for n in range(16)], task="Write.")
+    judge = slot_judge(lambda text, slot: 1)
+    await Ruler(judge).score(group)
+    beginnings = {request.messages[1]["content"][: request.prefix_chars] for request in judge.requests}
+    assert any("<shared_text>" in request.messages[1]["content"] for request in judge.requests)
+    assert beginnings == {"<task>\nWrite.\n</task>\n"}
+
+
 async def test_one_order_has_no_standard_error_and_two_have() -> None:
     judge = slot_judge(lambda text, slot: 5 * number(text) + slot % 3)
     once, twice = await Ruler(judge).score(GROUP), await Ruler(judge, orders=2).score(GROUP)
@@ -165,6 +200,21 @@ async def test_too_few_orders_left_fail_the_group() -> None:
     judge = failing_calls(slot_judge(lambda text, slot: 1), {n: ReplyError("no") for n in range(3)})
     with pytest.raises(ReplyError, match="judge scripted: no$"):
         await Ruler(judge, orders=4, min_orders=2).score(GROUP)
+
+
+async def test_fewer_different_orders_than_were_wanted_are_enough_when_all_answer() -> None:
+    judge = slot_judge(lambda text, slot: 5 * number(text))
+    scored = await Ruler(judge, orders=4, min_orders=4).score(Group.of(TEXTS[:2]))
+    assert (scored.orders_used, scored.failed_orders) == (2, ())
+
+
+async def test_a_failure_that_was_allowed_is_not_why_a_jury_fails() -> None:
+    patient = failing_calls(slot_judge(lambda text, slot: 1, name="x"), {0: JudgeUnavailable("busy", usage=PAID)})
+    broken = failing_calls(slot_judge(lambda text, slot: 1, name="y"), {n: ReplyError("no") for n in range(4)})
+    with pytest.raises(ReplyError, match="^judge y: no$") as raised:
+        await Ruler([patient, broken], orders=4, min_orders=3).score(GROUP)
+    assert raised.value.usage is not None
+    assert raised.value.usage.calls == 4 + 4
 
 
 async def test_a_reached_budget_fails_the_group_whatever_is_allowed() -> None:
@@ -223,6 +273,25 @@ async def test_a_failed_first_order_is_a_reason_to_buy_where_failing_is_allowed(
     judge = slot_judge(lambda text, slot: 10 * number(text))
     ruler = Ruler(failing_calls(judge, {0: ReplyError("no")}), orders=4, adaptive=True, min_orders=1)
     assert (await ruler.score(GROUP)).orders_used == 3
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_others_are_bought_for_a_failed_order_and_can_make_up_for_it(failing: int) -> None:
+    judge = slot_judge(lambda text, slot: 10 * number(text))
+    ruler = Ruler(failing_calls(judge, {failing: ReplyError("no")}), orders=4, adaptive=True, min_orders=3)
+    scored = await ruler.score(GROUP)
+    assert (scored.orders_used, [failed.order for failed in scored.failed_orders]) == (3, [failing])
+
+
+async def test_nothing_more_is_bought_for_a_group_that_fails_in_any_case() -> None:
+    judge = slot_judge(lambda text, slot: 10 * number(text))
+    with pytest.raises(ReplyError):
+        await Ruler(failing_calls(judge, {0: ReplyError("no")}), orders=4, adaptive=True).score(GROUP)
+    assert len(judge.requests) == 1
+    twice = failing_calls(judge, {n: ReplyError("no") for n in (0, 1)})
+    with pytest.raises(ReplyError):
+        await Ruler(twice, orders=4, adaptive=True, min_orders=3).score(GROUP)
+    assert len(judge.requests) == 1
 
 
 async def test_adaptive_with_a_tied_group_and_a_group_of_one() -> None:
@@ -347,6 +416,7 @@ async def test_every_call_is_told_with_its_order_and_block() -> None:
         ({"orders": True}, "orders: expected"),
         ({"orders": "all"}, "orders: expected"),
         ({"orders": [2]}, "orders: expected"),
+        ({"orders": 2.0}, "orders: expected"),
         ({"adaptive": True}, "adaptive: two orders are asked first"),
         ({"orders": 2, "adaptive": True}, "adaptive"),
         ({"orders": 2, "min_orders": 3}, "min_orders: expected a whole number from 1 to orders"),

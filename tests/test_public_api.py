@@ -16,6 +16,7 @@ def test_the_public_names() -> None:
             "BudgetExceeded",
             "ConfigError",
             "FailedGroup",
+            "FailedOrder",
             "Group",
             "GroupError",
             "Judge",
@@ -26,6 +27,7 @@ def test_the_public_names() -> None:
             "JudgeReply",
             "JudgeRequest",
             "JudgeUnavailable",
+            "JudgedOrder",
             "Juror",
             "PackedPrompt",
             "PackingError",
@@ -81,6 +83,8 @@ def test_the_fields() -> None:
         "group_id group_digest rollouts_digest status rollouts usage judge model rubric prompt_version orders "
         "adaptive orders_used agreement judged failed_orders clipped absolute answered_by jury"
     )
+    assert fields(ruler.JudgedOrder) == "judge order block rollout_ids scores"
+    assert fields(ruler.FailedOrder) == "judge order reason message"
     assert fields(Juror) == "judge model scores notes usage answered_by stderr"
 
 

@@ -79,7 +79,7 @@ def test_the_judge_alone_is_its_scores() -> None:
 
 def test_weights_penalties_and_rules_that_are_only_looked_at() -> None:
     group = group_of({"right": 1.0, "rude": 0.5, "long": 0.25}, {"right": 0.0, "rude": 0.0, "long": 1.0})
-    rewards = Rewards(judge=0.5, rules=(known("right", 2.0), known("rude", -1.0), known("long", 0.0)))
+    rewards = Rewards(judge_weight=0.5, rules=(known("right", 2.0), known("rude", -1.0), known("long", 0.0)))
     first, second = rewards.combine(group, scored(group, [0.2, 0.8])).rollouts
     assert first.parts == {"right": 2.0, "rude": -0.5, "long": 0.0, "judge": 0.1}
     assert first.values == {"right": 1.0, "rude": 0.5, "long": 0.25}
@@ -91,7 +91,7 @@ def test_weights_penalties_and_rules_that_are_only_looked_at() -> None:
 
 def test_rules_alone() -> None:
     group = group_of({"right": 1}, {"right": 0.25})
-    rewards = Rewards(judge=0.0, rules=(known("right", 2.0),))
+    rewards = Rewards(judge_weight=0.0, rules=(known("right", 2.0),))
     combined = rewards.combine(group, None)
     assert (combined.rewards, combined.status) == ((2.0, 0.5), "unjudged")
     assert [rollout.score for rollout in combined.rollouts] == [None, None]
@@ -99,8 +99,8 @@ def test_rules_alone() -> None:
     assert watched.rewards == combined.rewards
     assert [rollout.score for rollout in watched.rollouts] == [0.1, 0.9]
     assert rewards.combine(group, failed(group)).rewards == combined.rewards
-    with pytest.raises(ConfigError, match=r"judge: has the weight 1.0, but group 'g' has no result"):
-        replace(rewards, judge=1.0).combine(group, None)
+    with pytest.raises(ConfigError, match=r"judge_weight: is 1.0, but group 'g' has no result"):
+        replace(rewards, judge_weight=1.0).combine(group, None)
 
 
 def test_a_group_of_one() -> None:
@@ -132,10 +132,13 @@ def test_the_first_gate_that_is_not_passed_sets_the_reward() -> None:
 
 def test_a_gate_may_not_pay_more_than_passing_it() -> None:
     rules = (known("right", 2.0), known("rude", -0.5), known("long", -0.25))
-    for gate in (Gate("right", reward=0.0), Gate("right", reward=-0.7)):
-        with pytest.raises(ConfigError, match=rf"gate 'right': reward: expected at most -0.75, .* got {gate.reward}"):
+    # What passes "right" has 2.0 of it, and may be rude and long.
+    for gate in (Gate("right", reward=1.5), Gate("right", reward=1.26)):
+        with pytest.raises(ConfigError, match=rf"gate 'right': reward: expected at most 1.25, .* got {gate.reward}"):
             Rewards(rules=rules, gates=(Gate("rude", reward=-1.0), gate))
-    Rewards(rules=rules, gates=(Gate("right", reward=-0.75),))
+    Rewards(rules=rules, gates=(Gate("right", reward=1.25),))
+    with pytest.raises(ConfigError, match=r"expected at most 0.25, .* got 0.5"):
+        Rewards(rules=rules, gates=(Gate("right", at_least=0.5, reward=0.5),))
 
 
 # Ties that the judge breaks
@@ -143,7 +146,7 @@ def test_a_gate_may_not_pay_more_than_passing_it() -> None:
 
 def test_the_judge_orders_rollouts_that_are_equal_by_the_rules() -> None:
     group = group_of({"right": 1.0}, {"right": 0.0}, {"right": 0.0}, {"right": 0.5}, {"right": 0.5})
-    rewards = Rewards(judge=0.4, rules=(known("right"),), judge_breaks_ties=True)
+    rewards = Rewards(judge_weight=0.4, rules=(known("right"),), judge_breaks_ties=True)
     combined = rewards.combine(group, scored(group, [0.0, 1.0, 0.5, 0.1, 0.9]))
     # One of its kind: the rules have said all. The others: 0.4 fits below half the distance of 0.5 only as 0.25.
     assert combined.rewards == pytest.approx((1.0, 0.25, 0.125, 0.525, 0.725))
@@ -153,7 +156,7 @@ def test_the_judge_orders_rollouts_that_are_equal_by_the_rules() -> None:
 
 def test_one_close_pair_of_sums_does_not_silence_the_judge_elsewhere() -> None:
     group = group_of({"right": 0.0}, {"right": 1e-6}, {"right": 1.0}, {"right": 1.0})
-    rewards = Rewards(judge=0.1, rules=(known("right"),), judge_breaks_ties=True)
+    rewards = Rewards(judge_weight=0.1, rules=(known("right"),), judge_breaks_ties=True)
     assert rewards.combine(group, scored(group, [0.0, 0.0, 0.0, 1.0])).rewards == (0.0, 1e-6, 1.0, 1.1)
 
 
@@ -161,7 +164,7 @@ def test_sums_that_differ_by_rounding_are_equal() -> None:
     assert 0.1 + 0.2 != 0.3
     group = group_of({"a": 1, "b": 1, "c": 0}, {"a": 0, "b": 0, "c": 1})
     rules = (known("a", 0.1), known("b", 0.2), known("c", 0.3))
-    rewards = Rewards(judge=0.1, rules=rules, judge_breaks_ties=True)
+    rewards = Rewards(judge_weight=0.1, rules=rules, judge_breaks_ties=True)
     for scores in ([1.0, 0.0], [0.0, 1.0]):
         combined = rewards.combine(group, scored(group, scores)).rewards
         assert combined == pytest.approx([0.3 + 0.1 * score for score in scores])
@@ -226,18 +229,25 @@ def test_a_result_of_another_group_is_refused() -> None:
 def test_a_score_that_is_none_is_no_reward(score: float | None) -> None:
     group = group_of({}, {})
     with pytest.raises(GroupError, match=r"group 'g': rollout 'r1': score: expected a number in \[0, 1\], got"):
-        Rewards(judge=0.0, rules=(Rule("finished", finished),)).combine(group, scored(group, [0.5, score]))
+        Rewards(judge_weight=0.0, rules=(Rule("finished", finished),)).combine(group, scored(group, [0.5, score]))
     tied = replace(scored(group, [None, None]), rollouts=(Score("r0", None), Score("r1", 0.5)))
     with pytest.raises(GroupError, match=r"rollout 'r1': score: expected none in a tied group, got 0.5"):
         Rewards().combine(group, tied)
 
 
-@pytest.mark.parametrize("value", [None, math.nan, math.inf, -0.001, 1.001, True, False, "1", [1.0]])
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -0.001, 1.001, "1", [1.0]])
 def test_a_rule_that_returns_no_value_in_range_is_an_error(value: object) -> None:
     group = group_of({"right": 1.0}, {"right": value})
     with pytest.raises(GroupError) as caught:
         Rewards(rules=(known("right", 0.0),)).combine(group, scored(group, [0.1, 0.2]))
     assert str(caught.value) == (f"group 'g': rollout 'r1': rule 'right': expected a number in [0, 1], got {value!r}")
+
+
+def test_a_rule_may_say_yes_or_no() -> None:
+    group = group_of({"right": True}, {"right": False})
+    combined = Rewards(judge_weight=0.0, rules=(known("right", 2.0),)).combine(group, None)
+    assert combined.rewards == (2.0, 0.0)
+    assert [type(value) for value in combined.rollouts[0].values.values()] == [float]
 
 
 def test_a_rule_that_raises_is_an_error() -> None:
@@ -248,7 +258,7 @@ def test_a_rule_that_raises_is_an_error() -> None:
         Rewards(rules=(known("right"),)).combine(group, failed(group))
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(GroupError, match=r"^group 'g': rollout 'r0': rule 'exact': reference: the group has none$"):
-        Rewards(judge=0.0, rules=(Rule("exact", exact_answer()),)).combine(group, None)
+        Rewards(judge_weight=0.0, rules=(Rule("exact", exact_answer()),)).combine(group, None)
 
 
 def test_rules_are_plain_functions() -> None:
@@ -260,7 +270,7 @@ def test_rules_are_plain_functions() -> None:
     group = group_of({})
     hidden = Rule("remote", lambda rollout, group: remote(rollout, group))  # type: ignore[arg-type,return-value]
     with pytest.raises(GroupError, match=r"rule 'remote': expected a number in \[0, 1\], got <coroutine"):
-        Rewards(judge=0.0, rules=(hidden,)).combine(group, None)
+        Rewards(judge_weight=0.0, rules=(hidden,)).combine(group, None)
 
 
 # Declarations
@@ -269,8 +279,8 @@ def test_rules_are_plain_functions() -> None:
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, True, "1", None])
 def test_what_must_be_a_finite_number(number: float) -> None:
     shown = re.escape(repr(number))
-    with pytest.raises(ConfigError, match=rf"^judge: expected a finite number, got {shown}"):
-        Rewards(judge=number)
+    with pytest.raises(ConfigError, match=rf"^judge_weight: expected a finite number, got {shown}"):
+        Rewards(judge_weight=number)
     with pytest.raises(ConfigError, match=rf"^rule 'right': weight: expected a finite number, got {shown}"):
         known("right", number)
     with pytest.raises(ConfigError, match=rf"^gate 'right': at_least: expected a finite number, got {shown}"):
@@ -282,15 +292,18 @@ def test_what_must_be_a_finite_number(number: float) -> None:
 def test_declarations_that_mean_nothing() -> None:
     right = known("right")
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: Rewards(judge=0.0), r"^judge, rules: nothing has a weight \(judge=0.0, rules \[\]\)"),
-        (lambda: Rewards(judge=0.0, rules=(known("right", 0.0),)), r"nothing has a weight .*'right'"),
-        (lambda: Rewards(judge=-1.0), r"^judge: expected a weight >= 0, got -1.0"),
+        (lambda: Rewards(judge_weight=0.0), r"^judge_weight, rules: nothing has a weight, got 0.0 and rules \[\]"),
+        (lambda: Rewards(judge_weight=0.0, rules=(known("right", 0.0),)), r"nothing has a weight, .*'right'"),
+        (lambda: Rewards(judge_weight=-1.0), r"^judge_weight: expected at least 0, got -1.0"),
         (lambda: Rewards(rules=(right, right)), r"^rules: the name 'right' occurs twice"),
         (lambda: Rewards(rules=[right]), r"^rules: expected a tuple of Rule, got \[Rule"),  # type: ignore[arg-type]
         (lambda: Rewards(gates=("right",)), r"^gates: expected a tuple of Gate, got \('right'"),  # type: ignore[arg-type]
         (lambda: Rewards(rules=(right,), gates=(Gate("left"),)), r"^gate 'left': expected .*\['right'\]"),
-        (lambda: Rewards(judge=0.0, rules=(right,), judge_breaks_ties=True), r"^judge_breaks_ties: .*judge=0.0"),
-        (lambda: Rewards(rules=(known("a", 1e308), known("b", 1e308))), r"^judge, rules: .*no finite sum"),
+        (
+            lambda: Rewards(judge_weight=0.0, rules=(right,), judge_breaks_ties=True),
+            r"^judge_breaks_ties: .*judge_weight=0.0",
+        ),
+        (lambda: Rewards(rules=(known("a", 1e308), known("b", 1e308))), r"^judge_weight, rules: have no finite sum"),
         (lambda: known("judge"), r"^rule name: expected .*, got 'judge'"),
         (lambda: known(""), r"^rule name: expected .*, got ''"),
         (lambda: Rule("right", 1.0), r"^rule 'right': check: expected a function, got 1.0"),  # type: ignore[arg-type]
@@ -304,7 +317,7 @@ def test_declarations_that_mean_nothing() -> None:
 
 def test_a_gate_alone_is_a_reward() -> None:
     group = group_of({"right": 1.0}, {"right": 0.0})
-    rewards = Rewards(judge=0.0, rules=(known("right", 0.0),), gates=(Gate("right", reward=-1.0),))
+    rewards = Rewards(judge_weight=0.0, rules=(known("right", 0.0),), gates=(Gate("right", reward=-1.0),))
     assert rewards.combine(group, None).rewards == (0.0, -1.0)
 
 
@@ -340,7 +353,7 @@ def compositions(draw: st.DrawFn, *, judge_breaks_ties: bool | None = None) -> R
     )
     ties = draw(st.booleans()) if judge_breaks_ties is None else judge_breaks_ties
     judge = draw(st.floats(0.01, 10))
-    return Rewards(judge=judge, rules=rules, gates=tuple(gates), judge_breaks_ties=ties)
+    return Rewards(judge_weight=judge, rules=rules, gates=tuple(gates), judge_breaks_ties=ties)
 
 
 @st.composite
@@ -378,7 +391,7 @@ def test_the_parts_make_the_reward(rewards: Rewards, judged: tuple[Group, Scored
             assert rollout.reward == math.fsum(rollout.parts.values())
             assert all(rollout.parts[name] == rules[name].weight * rollout.values[name] for name in rules)
             if not rewards.judge_breaks_ties:
-                assert rollout.parts["judge"] == rewards.judge * score
+                assert rollout.parts["judge"] == rewards.judge_weight * score
 
 
 @given(compositions(), judged_groups(), st.data())
@@ -405,7 +418,7 @@ def test_the_judge_breaks_ties_and_nothing_else(rewards: Rewards, judged: tuple[
     sums = sum_of_rules(rewards, group)
     closest = 1e-9 * math.fsum(abs(rule.weight) for rule in rewards.rules)
     for i, reward in enumerate(found):
-        assert 0 <= reward - sums[i] <= rewards.judge * (1 + 1e-9) + closest
+        assert 0 <= reward - sums[i] <= rewards.judge_weight * (1 + 1e-9) + closest
         for j, other in enumerate(found):
             if sums[i] - sums[j] > 2 * closest:
                 assert reward > other

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -43,7 +44,7 @@ from ruler.cli.arguments import (
 )
 from ruler.cli.tables import agreement_table, reliability_text, say, show, usage_text
 from ruler.config import LoadedJudges, load_judges, read_settings
-from ruler.errors import ConfigError
+from ruler.errors import ConfigError, PackingError
 from ruler.packing import pack as layout
 from ruler.plan import MAX_BLOCK
 from ruler.records import LabelledGroup
@@ -241,7 +242,8 @@ class _TruthLookup:
         assert self.ruler is not None, "set before the first question"
         known = {}
         for item in self._labelled:
-            for prompt in self.ruler.pack(item.group):
-                for label, text in prompt.texts.items():
-                    known[prompt.context, text] = item.truth[prompt.rollouts[label][0]]
+            with suppress(PackingError):  # of which the judge is never asked
+                for prompt in self.ruler.pack(item.group):
+                    for label, text in prompt.texts.items():
+                        known[prompt.context, text] = item.truth[prompt.rollouts[label][0]]
         return known

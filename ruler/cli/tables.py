@@ -68,13 +68,15 @@ def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
     for name in ("rollout", "score", "", "note"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for rollout in result.rollouts:
-        note = Text(_visible(rollout.note or ""))
+        note = Text(f"reads like {_visible(rollout.same_as)}" if rollout.same_as else _visible(rollout.note or ""))
         if rollout.flags:
             note.append(f" [{', '.join(rollout.flags)}]", style="yellow")
         bar = Text("█" * round((rollout.score or 0) * _BAR_WIDTH), style="cyan")
-        table.add_row(Text(_visible(rollout.id)), _number(rollout.score, digits=2), bar, note)
+        error = "" if rollout.stderr is None else f" ± {rollout.stderr:.2f}"
+        table.add_row(Text(_visible(rollout.id)), _number(rollout.score, digits=2) + error, bar, note)
     usage = result.usage
-    tokens = Text(f"{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n", style="dim")
+    orders = f"{result.orders_used} orders, " if result.orders_used > 1 else ""
+    tokens = Text(f"{orders}{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n", style="dim")
     return Group(head, table, tokens)
 
 

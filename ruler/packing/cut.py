@@ -10,7 +10,7 @@ MIN_RESULT_CHARS = 1_000
 """No tool output is cut shorter than this."""
 
 _ERROR = re.compile(
-    r"\b(?:error|exception|traceback|fail(?:ed|ure|s)?|fatal|denied|refused|invalid|not found|timed? ?out|panic)\b"
+    r"\b(?:errors?|exceptions?|traceback|fail(?:ed|ure|s)?|fatal|denied|refused|invalid|not found|timed? ?out|panic)\b"
     r"|(?<=[a-z])(?:Error|Exception)\b",
     re.IGNORECASE,
 )

@@ -99,6 +99,16 @@ class PackedGroup:
     longest_result_chars: int
     """Length of the longest tool output, uncut; 0 when there is none."""
 
+    _frame: _Frame
+
+    def cut(self, max_result_chars: int) -> PackedGroup:
+        """The group with every longer tool output cut in its middle.
+
+        Labels, seed and which rollouts are equal stay those of the uncut text.
+        """
+        draft = _Draft.of(self.group, self._frame.options, max_result_chars)
+        return _packed(self.group, self._frame, draft)
+
     @property
     def representatives(self) -> dict[str, str]:
         """Rollout id -> id of the first rollout that reads the same, which may be itself."""
@@ -145,7 +155,6 @@ def pack(
     options: PromptOptions = PromptOptions(),
     *,
     images: bool = False,
-    max_result_chars: int | None = None,
 ) -> PackedGroup:
     """The group, laid out: shared opening and tools once, equal rollouts once, long text once, odd text made visible.
 
@@ -156,8 +165,6 @@ def pack(
         rubric: what the judge is told to value.
         options: what is shown and asked for.
         images: show images to the judge.
-        max_result_chars: cut every longer tool output in its middle; None: none. Labels, seed and which rollouts are
-            equal are those of the uncut text.
     """
     whole = _Draft.of(group, options, None)
     keys_of = [_digest(parts) for parts in whole.rollouts]
@@ -165,31 +172,60 @@ def pack(
     seed = hashlib.sha256("|".join([_digest(whole.context), *keys]).encode("ascii")).hexdigest()
     system = layout.system_text(rubric, options)
     texts = [part for parts in (whole.context, *whole.rollouts) for part in parts if isinstance(part, str)]
-    labels = draw_labels(keys, seed, [system, *texts])
-    draft = whole if max_result_chars is None else _Draft.of(group, options, max_result_chars)
-    parts_of = dict(zip(keys_of, draft.rollouts, strict=True))
-    full = [parts_of[key] for key in keys]
-    shared = shared_text.share(full) if options.shared_text else shared_text.SharedText({}, tuple(full))
+    frame = _Frame(
+        options=options,
+        system=system,
+        seed=seed,
+        images=images,
+        keys_of=tuple(keys_of),
+        labels=dict(zip(keys, draw_labels(keys, seed, [system, *texts]), strict=True)),
+        suspicions=tuple(
+            suspicions(rollout.messages[whole.num_given :], rollout.histories, reasoning=options.reasoning)
+            for rollout in group.rollouts
+        ),
+    )
+    return _packed(group, frame, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What does not change when tool outputs are cut; the tuples are in the caller's order of rollouts."""
+
+    options: PromptOptions
+    system: str
+    seed: str
+    images: bool
+    keys_of: tuple[str, ...]
+    labels: Mapping[str, str]
+    """Key -> label, sorted by key."""
+    suspicions: tuple[frozenset[str], ...]
+
+
+def _packed(group: Group, frame: _Frame, draft: _Draft) -> PackedGroup:
+    parts_of = dict(zip(frame.keys_of, draft.rollouts, strict=True))
+    full = [parts_of[key] for key in frame.labels]
+    shared = shared_text.share(full) if frame.options.shared_text else shared_text.SharedText({}, tuple(full))
     ids: dict[str, list[str]] = {}
-    for key, rollout in zip(keys_of, group.rollouts, strict=True):
+    for key, rollout in zip(frame.keys_of, group.rollouts, strict=True):
         ids.setdefault(key, []).append(rollout.id)
     rollouts = tuple(
         PackedRollout(label, parts, shown, shared_text.references(shown), tuple(ids[key]))
-        for key, label, parts, shown in zip(keys, labels, full, shared.rollouts, strict=True)
+        for (key, label), parts, shown in zip(frame.labels.items(), full, shared.rollouts, strict=True)
     )
     names = [rollout.id for rollout in group.rollouts]
-    flags = zip(draft.flags, _suspicions(group, whole, options), strict=True)
+    flags = (tuple(sorted(odd | found)) for odd, found in zip(draft.flags, frame.suspicions, strict=True))
     return PackedGroup(
         group=group,
         rollouts=rollouts,
         context=draft.context,
         shared_texts=shared.texts,
-        system=system,
-        seed=seed,
-        images=images,
-        flags=dict(zip(names, (tuple(sorted(odd | suspicious)) for odd, suspicious in flags), strict=True)),
+        system=frame.system,
+        seed=frame.seed,
+        images=frame.images,
+        flags=dict(zip(names, flags, strict=True)),
         cut_chars=dict(zip(names, draft.cut_chars, strict=True)),
-        longest_result_chars=whole.longest_result_chars,
+        longest_result_chars=draft.longest_result_chars,
+        _frame=frame,
     )
 
 
@@ -235,14 +271,6 @@ class _Draft:
             num_given=skip - len(start),
             longest_result_chars=max(transcript.longest_result_chars for transcript in every),
         )
-
-
-def _suspicions(group: Group, draft: _Draft, options: PromptOptions) -> list[frozenset[str]]:
-    """What seems to be written for the judge, rollout by rollout; the task is not the rollouts' own."""
-    return [
-        suspicions(rollout.messages[draft.num_given :], rollout.histories, reasoning=options.reasoning)
-        for rollout in group.rollouts
-    ]
 
 
 def _shared_opening(group: Group, options: PromptOptions) -> tuple[tuple[Message, ...], tuple[Message, ...]]:

@@ -52,7 +52,7 @@ class PromptOptions:
 
     @property
     def version(self) -> str:
-        """The prompt version with every option that differs from the default, for example `1-notes+reference`."""
+        """The prompt version with every option that differs from the default, for example `2-notes+reference`."""
         marks = (
             "" if self.notes else "-notes",
             "+reasoning" * self.reasoning,

@@ -83,3 +83,8 @@ def test_equal_texts_are_cut_alike(max_chars: int) -> None:
     text = "line of output\n" * 2_000
     assert cut_middle(text, max_chars) == cut_middle(str(text), max_chars)
     assert cut_middle(text, max_chars)[1] >= len(text) - max_chars
+
+
+def test_errors_that_are_shown_anyway_take_no_room_from_others() -> None:
+    text = "error " * 40 + "a " * 3_000 + "\nKeyError: 'total'\n" + "b " * 3_000
+    assert "KeyError: 'total'" in cut_middle(text, 1_000)[0]

@@ -529,7 +529,8 @@ def test_only_tool_outputs_are_cut() -> None:
     ]
     group = Group((Rollout.of("a", messages, histories={"helper": looked(long, long)}), Rollout.of("b", "x")), task=())
     options = PromptOptions(shared_text=False)
-    whole, cut = (pack(group, DEFAULT_RUBRIC, options, max_result_chars=cap) for cap in (None, 3_000))
+    whole = pack(group, DEFAULT_RUBRIC, options)
+    cut = whole.cut(3_000)
     text = "".join(part for rollout in cut.rollouts for part in rollout.parts if isinstance(part, str))
     assert text.count(long) == 5  # two calls, two answers and the user's turn
     assert text.count("[cut: ") == 2
@@ -543,7 +544,7 @@ def test_only_tool_outputs_are_cut() -> None:
 def test_what_is_cut_in_the_shared_opening_is_cut_of_every_rollout() -> None:
     opening = [{"role": "user", "content": "go"}, called("look", {}, "c"), answered(long_output(1), "c")]
     group = Group.of([[*opening, said("one")], [*opening, said("two")]])
-    packed = pack(group, DEFAULT_RUBRIC, max_result_chars=1_000)
+    packed = pack(group, DEFAULT_RUBRIC).cut(1_000)
     prompt = packed.prompt([0, 1])
     assert prompt.context.count("[cut: ") == 1
     assert packed.cut_chars["r1"] == packed.cut_chars["r2"] > 5_000
@@ -552,7 +553,7 @@ def test_what_is_cut_in_the_shared_opening_is_cut_of_every_rollout() -> None:
 
 def test_cut_outputs_that_were_equal_are_still_shared() -> None:
     group = Group.of([looked(long_output(1), answer) for answer in ("one", "two", "three")], task="Look.")
-    packed = pack(group, DEFAULT_RUBRIC, max_result_chars=1_500)
+    packed = pack(group, DEFAULT_RUBRIC).cut(1_500)
     assert len(packed.shared_texts) == 1
     assert packed.prompt([0, 1, 2]).context.count("[cut: ") == 1
 
@@ -560,7 +561,8 @@ def test_cut_outputs_that_were_equal_are_still_shared() -> None:
 def test_labels_seed_and_equality_are_those_of_the_whole_text() -> None:
     middle = [f"{long_output(1)} {n} {long_output(2)}" for n in (1, 2)]
     group = Group.of([looked(text, "same answer") for text in middle], task="Look.")
-    whole, cut = (pack(group, DEFAULT_RUBRIC, max_result_chars=cap) for cap in (None, 1_000))
+    whole = pack(group, DEFAULT_RUBRIC)
+    cut = whole.cut(1_000)
     assert len(cut.rollouts) == 2
     assert [rollout.label for rollout in cut.rollouts] == [rollout.label for rollout in whole.rollouts]
     assert cut.seed == whole.seed
@@ -577,7 +579,7 @@ def test_no_rollout_can_forge_the_mark_of_a_cut() -> None:
 @given(st.lists(any_text | st.lists(fragments, max_size=40).map("".join), min_size=2, max_size=4), st.integers(20, 400))
 def test_no_cut_breaks_the_structure(outputs: list[str], cap: int) -> None:
     group = Group.of([looked(output, f"answer {n}") for n, output in enumerate(outputs)], task="Look.")
-    packed = pack(group, DEFAULT_RUBRIC, max_result_chars=cap)
+    packed = pack(group, DEFAULT_RUBRIC).cut(cap)
     prompt = packed.prompt(range(len(packed.rollouts)))
     found = [(fence["close"], fence["id"]) for fence in FENCE.finditer(user_text(prompt))]
     assert found == [(close, label) for label in prompt.labels for close in ("", "/")]
