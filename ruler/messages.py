@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from itertools import groupby
@@ -173,6 +174,34 @@ def read_tools(value: object, *, field: str = "tools") -> tuple[Tool, ...]:
             )
         )
     return tuple(tools)
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """The arguments of a tool call, written as a JSON object.
+
+    Raises:
+        ValueError: something else, or what would not come back as it was: a key that stands twice, a number that no
+            float holds (1e999).
+        RecursionError: nested too deeply.
+    """
+    parsed = json.loads(text, object_pairs_hook=_once, parse_float=_finite)
+    if not isinstance(parsed, dict):
+        raise ValueError("not an object")
+    return parsed
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    merged = dict(pairs)
+    if len(merged) < len(pairs):
+        raise ValueError("a key stands twice")
+    return merged
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number that no float holds")
+    return number
 
 
 def read_reference(value: object) -> str | None:
@@ -353,10 +382,8 @@ def _call(name: object, arguments: object, field: str) -> ToolCall:
         return ToolCall(name, "{}")
     if isinstance(arguments, str):
         try:
-            parsed = json.loads(arguments or "{}")
+            parsed = parse_arguments(arguments or "{}")
         except (ValueError, RecursionError):
-            return ToolCall(name, arguments)
-        if not isinstance(parsed, dict):
             return ToolCall(name, arguments)
         try:
             return ToolCall(name, _compact(parsed, field))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from ruler.errors import PackingError
 from ruler.orders import Orders, plan_blocks
@@ -81,14 +82,13 @@ class Planner:
         size = len(whole.rollouts)
         if size == 1 and len(self._group.rollouts) > 1:
             return Plan(whole, ())
-        window = Window.of(info, self._options.context_tokens, notes=self._prompt_options.notes)
+        window = Window.of(judge_name, info, self._options.context_tokens, notes=self._prompt_options.notes)
         for max_block in _block_sizes(size, self._options.max_block):
-            plan = self._spread(whole, max_block)
-            if window is None or _fits(plan, window):
-                return plan
-            found = self._cut(whole, max_block, window)
-            if found is not None:
-                return found
+            if window is None or self._fits(whole, max_block, window):
+                return self._spread(whole, max_block)
+            cut = self._cut(whole, max_block, window)
+            if cut is not None:
+                return self._spread(cut, max_block)
         assert window is not None, "without a window the first plan fits"
         raise self._too_long(whole, judge_name, window)
 
@@ -112,23 +112,41 @@ class Planner:
             ),
         )
 
-    def _cut(self, whole: PackedGroup, max_block: int, window: Window) -> Plan | None:
-        """The plan with the longest tool outputs that fit; None when even the shortest do not."""
-        caps = list(_caps(whole.longest_result_chars))
-        best: Plan | None = None
-        low, high = 0, len(caps)
-        # The shortest first: it tells whether there is anything to search for.
-        middle = high - 1
+    def _fits(self, packed: PackedGroup, max_block: int, window: Window) -> bool:
+        """Whether every prompt fits, in whatever number of orders.
+
+        Not only in those that are wanted now: cuts and blocks must not depend on their number, or whoever buys more
+        orders would pay for the first ones again.
+        """
+        size = len(packed.rollouts)
+        if size <= max_block:  # in every order the same parts
+            return window.fits(packed.prompt(range(size)))
+        plans = (plan_blocks(size, max_block, orders, packed.seed) for orders in get_args(Orders))
+        shown = dict.fromkeys(tuple(sorted(block)) for plan in plans for blocks in plan for block in blocks)
+        return all(window.fits(packed.prompt(block)) for block in shown)
+
+    def _cut(self, whole: PackedGroup, max_block: int, window: Window) -> PackedGroup | None:
+        """The group with the longest tool outputs that fit; None when none do."""
+        caps = _caps(whole.longest_result_chars)
+        if not caps:
+            return None
+        if not self._fits_cut(whole, caps[-1], max_block, window):
+            # Mostly nothing helps then. But outputs that were equal in part can be shorter together when they are cut
+            # less, because then they are still shared.
+            found = (cap for cap in caps[:-1] if self._fits_cut(whole, cap, max_block, window))
+            best = next(found, None)
+            return None if best is None else self._pack(whole.images, best)
+        low, high = 0, len(caps) - 1
         while low < high:
-            plan = self._spread(self._pack(whole.images, caps[middle]), max_block)
-            if _fits(plan, window):
-                best, high = plan, middle
-            elif middle == len(caps) - 1:
-                return None
+            middle = (low + high) // 2
+            if self._fits_cut(whole, caps[middle], max_block, window):
+                high = middle
             else:
                 low = middle + 1
-            middle = (low + high) // 2
-        return best
+        return self._pack(whole.images, caps[high])
+
+    def _fits_cut(self, whole: PackedGroup, cap: int, max_block: int, window: Window) -> bool:
+        return self._fits(self._pack(whole.images, cap), max_block, window)
 
     def _too_long(self, whole: PackedGroup, judge_name: str, window: Window) -> PackingError:
         shortest = self._pack(whole.images, MIN_RESULT_CHARS)
@@ -141,10 +159,6 @@ class Planner:
             f"({window.tokenizer}){cut}, the window of judge {judge_name} has room for "
             f"{max(0, window.room(len(prompt.labels))):,}"
         )
-
-
-def _fits(plan: Plan, window: Window) -> bool:
-    return all(window.fits(prompt) for blocks in plan.orders for prompt in blocks)
 
 
 def _block_sizes(size: int, max_block: int) -> Iterator[int]:

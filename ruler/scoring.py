@@ -131,6 +131,9 @@ class Ruler:
             raise ConfigError(f"policy: expected the name of a model, got {policy!r:.80}")
         self.judges = read_judges(judge)
         infos = [judge_info(one) for one in self.judges]
+        for info in infos:
+            if info.context_tokens is not None:
+                _check_count(f"judge {info.name}: context_tokens", info.context_tokens, at_least=1)
         self._names = tuple(info.name for info in infos)
         self.judge_name = " + ".join(self._names)
         self.rubric = _rubric(rubric)
@@ -382,9 +385,11 @@ def _images_version(infos: Sequence[JudgeInfo]) -> str:
     return f"+images({', '.join(seeing)})"
 
 
-def _check_orders(orders: object, adaptive: bool, min_orders: object) -> None:
+def _check_orders(orders: object, adaptive: object, min_orders: object) -> None:
     if not isinstance(orders, int | str) or isinstance(orders, bool) or orders not in get_args(Orders):
         raise ConfigError(f'orders: expected 1, 2, 4 or "full", got {orders!r:.80}')
+    if not isinstance(adaptive, bool):
+        raise ConfigError(f"adaptive: expected True or False, got {adaptive!r:.80}")
     if adaptive and orders in (1, 2):
         raise ConfigError(
             f'adaptive: two orders are asked first; orders, the most, must be 4 or "full", got {orders!r}'

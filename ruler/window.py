@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ruler.errors import ConfigError
 from ruler.packing import PackedPrompt
 from ruler.token_bound import token_bound
 from ruler.types import JudgeInfo
@@ -13,6 +14,7 @@ _TEMPLATE_TOKENS = 32
 """Role headers and the like, which chat templates put around two messages."""
 _IMAGE_TOKENS = 1_600
 """What the large providers count for one large image."""
+_NORMALISED_BYTES = 11
 _REPLY_TOKENS = 64
 _REPLY_TOKENS_PER_NOTE = 64
 """Twenty words and the JSON around them."""
@@ -34,7 +36,7 @@ class Window:
     _counted: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, info: JudgeInfo, given: int | None, *, notes: bool) -> Window | None:
+    def of(cls, judge_name: str, info: JudgeInfo, given: int | None, *, notes: bool) -> Window | None:
         """The judge's window, or the given one if that is smaller; None when neither is known.
 
         Tokens are counted by the judge's own tokenizer where it has one, else by a bound (`ruler.token_bound`).
@@ -42,8 +44,9 @@ class Window:
         known = [size for size in (info.context_tokens, given) if size is not None]
         if not known:
             return None
-        count, name = (token_bound, "estimated") if info.count_tokens is None else (info.count_tokens, info.model)
-        return cls(min(known), info.sampling.max_tokens, count, name, notes)
+        if info.count_tokens is None:
+            return cls(min(known), info.sampling.max_tokens, token_bound, "estimated", notes)
+        return cls(min(known), info.sampling.max_tokens, _checked(judge_name, info.count_tokens), info.model, notes)
 
     def room(self, num_rollouts: int) -> int:
         """Tokens that a prompt of this many rollouts may have."""
@@ -52,19 +55,48 @@ class Window:
         return self.size - reply - _TEMPLATE_TOKENS
 
     def tokens(self, prompt: PackedPrompt) -> int:
-        """Tokens of the prompt; part by part, because most parts stand in several prompts."""
-        total = _num_images(prompt) * _IMAGE_TOKENS
-        for _, text in prompt.parts:
-            if text not in self._counted:
-                self._counted[text] = self.count(text)
-            total += self._counted[text]
-        return total
+        """Tokens of the prompt: those of its parts or of the whole, whichever are more."""
+        parts = sum(map(self._count, (text for _, text in prompt.parts)))
+        system, user = prompt.parts[0][1], "".join(text for _, text in prompt.parts[1:])
+        return max(parts, self._count(system) + self._count(user)) + _num_images(prompt) * _IMAGE_TOKENS
 
     def fits(self, prompt: PackedPrompt) -> bool:
-        """Whether prompt and reply fit. Counts tokens only where bytes do not settle it."""
+        """Whether prompt and reply fit. Counts tokens only where the length does not settle it, and the whole last."""
         room = self.room(len(prompt.labels))
-        size = sum(len(text.encode()) for _, text in prompt.parts) + _num_images(prompt) * _IMAGE_TOKENS
-        return size <= room or self.tokens(prompt) <= room  # no tokenizer makes more tokens than bytes
+        images = _num_images(prompt) * _IMAGE_TOKENS
+        if sum(_most_tokens(text) for _, text in prompt.parts) + images <= room:
+            return True
+        # Part by part first: most parts stand in several prompts, and are counted once.
+        parts = sum(map(self._count, (text for _, text in prompt.parts)))
+        return parts + images <= room and self.tokens(prompt) <= room
+
+    def _count(self, text: str) -> int:
+        if text not in self._counted:
+            self._counted[text] = self.count(text)
+        return self._counted[text]
+
+
+def _most_tokens(text: str) -> int:
+    """No tokenizer makes more: a token is a byte at least, and normalising makes at most 11 bytes of one that is not
+    ASCII (U+FDFA: three bytes, then 33).
+    """
+    ascii_bytes = len(text.encode("ascii", "ignore"))
+    return ascii_bytes + _NORMALISED_BYTES * (len(text.encode("utf-8", "surrogatepass")) - ascii_bytes)
+
+
+def _checked(judge_name: str, count: Callable[[str], int]) -> Callable[[str], int]:
+    """The judge's own counter, which is other people's code."""
+
+    def count_tokens(text: str) -> int:
+        try:
+            number: object = count(text)
+        except Exception as error:
+            raise ConfigError(f"judge {judge_name}: count_tokens raised {type(error).__name__}: {error}") from error
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise ConfigError(f"judge {judge_name}: count_tokens: expected a whole number, got {number!r:.80}")
+        return number
+
+    return count_tokens
 
 
 def _num_images(prompt: PackedPrompt) -> int:

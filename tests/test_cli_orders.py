@@ -103,9 +103,10 @@ def test_a_file_made_with_another_plan_is_refused(fives: Path, tmp_path: Path, c
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--orders", "3"], b'orders: expected 1, 2, 4 or "full", got 3'),
+        (["--orders", "3"], b"orders: expected 1, 2, 4 or \"full\", got '3'"),
         (["--orders", "all"], b"orders: expected"),
         (["--orders", "-1"], b"orders: expected"),
+        (["--orders", "9" * 5_000], b"orders: expected"),
         (["--orders", "\u00b2"], b"orders: expected"),
         (["--orders", "2", "--adaptive"], b"adaptive: two orders are asked first"),
         (["--orders", "2", "--min-orders", "3"], b"min_orders: expected a whole number from 1 to orders (2), got 3"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judges.scripted import ScriptedJudge, scores_reply
-from ruler import DEFAULT_RUBRIC, FailedGroup, Group, JudgeInfo, JudgeRequest, PackingError, Ruler
+from ruler import DEFAULT_RUBRIC, ConfigError, FailedGroup, Group, JudgeInfo, JudgeRequest, PackingError, Ruler
 from ruler.packing import PromptOptions
 from ruler.plan import Plan, Planner, PlanOptions
 from ruler.records import read_groups
@@ -53,7 +53,7 @@ def agents(number: int, *, output_words: int = 800, answer_words: int = 20) -> G
 
 
 def over(found: Plan, context_tokens: int, info: JudgeInfo = CHARS) -> bool:
-    window = Window.of(info, context_tokens, notes=True)
+    window = Window.of("characters", info, context_tokens, notes=True)
     assert window is not None
     return not all(window.fits(prompt) for blocks in found.orders for prompt in blocks)
 
@@ -204,6 +204,91 @@ def test_never_over_the_window(sizes: list[tuple[int, int]], context_tokens: int
         return
     assert not over(found, context_tokens)
     assert all(ids == {rollout.id for rollout in group.rollouts} for ids in shown_ids(found))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 300)), min_size=2, max_size=12),
+    st.integers(2_000, 12_000),
+    st.sampled_from([2, 3, 8]),
+)
+def test_more_orders_ask_what_fewer_asked_and_more(
+    sizes: list[tuple[int, int]], context_tokens: int, max_block: int
+) -> None:
+    group = Group.of(
+        [agent(f"{n}", words(n, output), f"answer {n} {words(-n, said)}") for n, (output, said) in enumerate(sizes)]
+    )
+
+    def asked(orders: object) -> list[object] | None:
+        try:
+            found = plan(group, context_tokens, orders=orders, max_block=max_block)
+        except PackingError:
+            return None
+        return [[prompt.messages for prompt in blocks] for blocks in found.orders]
+
+    two = asked(2)
+    for more in (4, "full"):
+        found = asked(more)
+        assert (found is None) == (two is None)
+        if found is not None and two is not None:
+            assert found[: len(two)] == two
+
+
+def test_a_longer_cut_is_found_where_the_shortest_shares_less() -> None:
+    """A line that many outputs end with stands once while they are whole; cut short, each has its own piece of it."""
+    common = words(0, 130)
+    rollouts = []
+    for n in range(2):
+        outputs = [f"{words(100 * n + k + 1, 30 + 7 * k % 31)}\n{common}" for k in range(40)] + [
+            words(n + 1, 8_000)
+        ] * (n == 0)
+        turns = [agent(f"{k}", output, "on")[:2] for k, output in enumerate(outputs)]
+        rollouts.append([*(message for turn in turns for message in turn), {"role": "assistant", "content": f"{n}"}])
+    group = Group.of(rollouts, task="Look around.")
+    whole = plan(group, 10**6).packed
+    window = Window.of("characters", CHARS, 10**6, notes=True)
+    assert window is not None
+    longer, shortest = (window.tokens(whole.cut(cap).prompt([0, 1])) for cap in (1_400, 1_000))
+    assert longer < 0.8 * shortest
+    context_tokens = shortest + 200
+    found = plan(group, context_tokens)
+    assert not found.in_blocks
+    assert not over(found, context_tokens)
+
+
+async def test_a_counter_that_fails_fails_its_group_and_no_other() -> None:
+    def answer(request: JudgeRequest) -> str:
+        return scores_reply(dict.fromkeys(request.ids, 5))
+
+    for fault in (ValueError("boom"), None, "many", -1, True, float("nan")):
+
+        def count(text: str, fault: object = fault) -> int:
+            if isinstance(fault, Exception):
+                raise fault
+            return fault  # type: ignore[return-value]
+
+        judge = ScriptedJudge(answer, info=JudgeInfo("b", "odd", count_tokens=count, context_tokens=600))
+        failed, scored = await Ruler(judge).score_many([agents(2), Group.of(["a", "b"])])
+        assert isinstance(failed, FailedGroup)
+        assert failed.reason == "config"
+        assert "judge odd: count_tokens" in failed.message
+        assert scored.status in ("scored", "failed")
+
+
+@pytest.mark.parametrize("tokens", ["8k", 0, -1, True, 8.5])
+def test_a_window_that_is_no_number_of_tokens_is_refused(tokens: object) -> None:
+    judge = ScriptedJudge([], info=JudgeInfo("b", "odd", context_tokens=tokens))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="judge odd: context_tokens: expected a whole number of at least 1, got"):
+        Ruler(judge)
+
+
+def test_long_tool_outputs_in_the_task_are_cut_too() -> None:
+    given_to_all = agent("task", words(1, 5_000), "as you see")[:2]
+    group = Group.of(["one", "two"], task=[{"role": "user", "content": "Look."}, *given_to_all])
+    found = plan(group, 9_000)
+    assert not over(found, 9_000)
+    assert all(cut > 10_000 for cut in found.packed.cut_chars.values())
+    assert set(found.packed.flags.values()) == {("cut",)}
 
 
 @settings(max_examples=20, deadline=None)

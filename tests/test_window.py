@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 
 import pytest
 
-from ruler import DEFAULT_RUBRIC, Group, JudgeInfo, Sampling
+from ruler import DEFAULT_RUBRIC, ConfigError, Group, JudgeInfo, Sampling
 from ruler.packing import PackedPrompt, PromptOptions, pack
 from ruler.window import Window
 
@@ -20,13 +21,13 @@ def prompt(group: Group = GROUP, *, images: bool = False) -> PackedPrompt:
 
 
 def window(info: JudgeInfo, given: int | None = None, *, notes: bool = True) -> Window:
-    found = Window.of(info, given, notes=notes)
+    found = Window.of("judge", info, given, notes=notes)
     assert found is not None
     return found
 
 
 def test_no_window_where_none_is_known() -> None:
-    assert Window.of(JudgeInfo("b", "m"), None, notes=True) is None
+    assert Window.of("judge", JudgeInfo("b", "m"), None, notes=True) is None
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,8 @@ def test_room_is_left_for_a_note_and_a_score_on_each_rollout() -> None:
 def test_the_judges_own_tokenizer_counts_where_there_is_one() -> None:
     own = dataclasses.replace(INFO, count_tokens=lambda text: len(text) // 2)
     shown = prompt()
-    assert window(own).tokens(shown) == sum(len(text) // 2 for _, text in shown.parts)
+    system, user = shown.parts[0][1], "".join(text for _, text in shown.parts[1:])
+    assert window(own).tokens(shown) == len(system) // 2 + len(user) // 2
     assert window(own).tokenizer == "model"
 
 
@@ -60,7 +62,7 @@ def test_tokens_are_counted_only_where_bytes_do_not_settle_it() -> None:
 
     roomy = dataclasses.replace(INFO, context_tokens=100_000, count_tokens=never)
     assert window(roomy).fits(prompt())
-    with pytest.raises(AssertionError, match="counted"):
+    with pytest.raises(ConfigError, match="judge judge: count_tokens raised AssertionError: counted"):
         window(dataclasses.replace(roomy, context_tokens=500)).fits(prompt())
 
 
@@ -74,7 +76,7 @@ def test_each_text_is_counted_once() -> None:
     one = window(dataclasses.replace(INFO, context_tokens=500, count_tokens=count))
     assert one.fits(prompt())
     assert one.fits(prompt())
-    assert len(counted) == len(set(counted)) == len(prompt().parts)
+    assert len(counted) == len(set(counted)) == len(prompt().parts) + 1  # and the user's text as a whole
 
 
 def test_images_take_room() -> None:
@@ -84,3 +86,20 @@ def test_images_take_room() -> None:
     assert window(INFO).tokens(seeing) == window(INFO).tokens(blind) + 1_600
     assert not window(dataclasses.replace(INFO, context_tokens=1_700)).fits(seeing)
     assert window(dataclasses.replace(INFO, context_tokens=1_700)).fits(blind)
+
+
+def test_a_tokenizer_that_finds_more_in_the_whole_than_in_its_parts_is_believed() -> None:
+    rising = dataclasses.replace(INFO, count_tokens=lambda text: len(text) ** 2 // 1_000)
+    shown = prompt()
+    user = "".join(text for _, text in shown.parts[1:])
+    assert window(rising).tokens(shown) >= len(user) ** 2 // 1_000
+
+
+def test_what_normalising_blows_up_is_counted() -> None:
+    def normalising(text: str) -> int:
+        return len(unicodedata.normalize("NFKC", text))
+
+    swollen = prompt(Group.of(["\ufdfa" * 500, "\ufdfa" * 501]))
+    one = window(dataclasses.replace(INFO, context_tokens=5_000, count_tokens=normalising))
+    assert sum(len(text.encode()) for _, text in swollen.parts) < one.room(2)
+    assert not one.fits(swollen)

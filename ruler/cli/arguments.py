@@ -88,8 +88,8 @@ def new_ruler(loaded: LoadedJudges, settings: Settings, rubric: Path | None, **o
 
 
 def read_orders(text: str) -> Orders:
-    """What --orders says; a number it does not know is left to `Ruler` to refuse."""
-    return cast(Orders, int(text) if text.isdecimal() else text)
+    """What --orders says; what it does not know is left to `Ruler` to refuse."""
+    return cast(Orders, int(text) if text in ("1", "2", "4") else text)
 
 
 def load_rubric(path: Path | None) -> Rubric:

@@ -32,7 +32,7 @@ from ruler.plan import MAX_BLOCK
 from ruler.results import json_line
 from ruler.scoring import Ruler
 from ruler.tokens import token_counter
-from ruler.types import Group, Judge, JudgeReply, JudgeRequest, judge_info
+from ruler.types import Group, Judge, JudgeInfo, JudgeReply, JudgeRequest, judge_info
 
 
 def pack(
@@ -153,3 +153,6 @@ def _text(content: str | list[dict[str, dict[str, str] | str]]) -> str:
 
 async def _nobody(request: JudgeRequest) -> JudgeReply:
     raise AssertionError("`ruler pack` asks nobody")
+
+
+_nobody.info = JudgeInfo("none", "(none)")  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ class PackedGroup:
     flags: Mapping[str, tuple[str, ...]]
     """Rollout id -> what was odd about its text."""
     cut_chars: Mapping[str, int]
-    """Rollout id -> characters of its tool outputs that are left out, those of the shared opening included."""
+    """Rollout id -> characters of tool outputs that are left out, those of task and shared opening included."""
     longest_result_chars: int
     """Length of the longest tool output, uncut; 0 when there is none."""
 
@@ -248,6 +248,8 @@ class _Draft:
         common, differences = tools.split(
             [group.tools if rollout.tools is None else rollout.tools for rollout in group.rollouts]
         )
+        asked = Transcript(reasoning=options.reasoning, max_result_chars=max_result_chars)
+        asked.add(task, bare="user")
         begun = Transcript(reasoning=options.reasoning, previous=task, max_result_chars=max_result_chars)
         begun.add(start)
         opening = (*task, *start)
@@ -262,12 +264,14 @@ class _Draft:
             _add_rollout(transcript, rollout, skip, bare="" if head else "assistant")
             transcripts.append(transcript)
             rollouts.append((*head, *transcript.parts))
-        every = [begun, *transcripts]
+        every = [asked, begun, *transcripts]
+        common_flags = begun.flags | ({"cut"} & asked.flags)  # the task is not the rollouts' own
+        common_cuts = asked.cut_chars + begun.cut_chars
         return cls(
-            context=_context(group, task, begun, common, options),
+            context=_context(group, asked, begun, common, options),
             rollouts=tuple(rollouts),
-            flags=tuple(transcript.flags | begun.flags for transcript in transcripts),
-            cut_chars=tuple(transcript.cut_chars + begun.cut_chars for transcript in transcripts),
+            flags=tuple(transcript.flags | common_flags for transcript in transcripts),
+            cut_chars=tuple(transcript.cut_chars + common_cuts for transcript in transcripts),
             num_given=skip - len(start),
             longest_result_chars=max(transcript.longest_result_chars for transcript in every),
         )
@@ -297,11 +301,9 @@ def _last_answer(messages: Sequence[Message]) -> int:
 
 
 def _context(
-    group: Group, task: Sequence[Message], begun: Transcript, common: Sequence[Tool], options: PromptOptions
+    group: Group, asked: Transcript, begun: Transcript, common: Sequence[Tool], options: PromptOptions
 ) -> tuple[Part, ...]:
     """The sections before the rollouts: task, tools, shared opening, reference."""
-    asked = Transcript(reasoning=options.reasoning)
-    asked.add(task, bare="user")
     reference = neutralise(group.reference)[0] if options.reference and group.reference else ""
     sections = (
         ("task", asked.parts),

@@ -17,6 +17,8 @@ shared: a result with holes in it costs a reader more than it saves.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -183,35 +185,57 @@ def _find_copies(lines: _Lines) -> list[tuple[int, int, int]]:
 def _name(lines: _Lines, copies: Sequence[tuple[int, int, int]]) -> tuple[dict[int, str], list[tuple[int, int, int]]]:
     """Number -> text, and (first line, end, number) of each run that a reference stands for, in order.
 
-    Copies of one original may overlap: it is cut where any of them begins or ends, and pieces too short are left.
+    Copies of one original may overlap: it is cut where any of them begins or ends.
     """
-    more = [0] * (len(lines) + 1)
-    cut = bytearray(len(lines) + 1)
-    for _, source, length in copies:
-        more[source] += 1
-        more[source + length] -= 1
-        cut[source] = cut[source + length] = 1
-    end_of: dict[int, int] = {}
+    kept, cuts = _agree(lines, copies)
     number_of: dict[int, int] = {}
     numbers: dict[str, int] = {}
-    depth = first = 0
-    for line in range(len(lines) + 1):
-        if cut[line]:
-            if depth:
-                end_of[first] = line
-                if lines.num_chars(first, line) >= MIN_CHARS:
-                    number_of[first] = numbers.setdefault(lines.text(first, line), len(numbers) + 1)
-            first = line
-        depth += more[line]
-    runs = [(first, end_of[first], number) for first, number in number_of.items()]
-    for line, source, length in copies:
-        piece = source
-        while piece < source + length:
-            end = end_of[piece]
-            if piece in number_of:
-                runs.append((line + piece - source, line + end - source, number_of[piece]))
-            piece = end
+    runs: list[tuple[int, int, int]] = []
+    end_of = dict(itertools.pairwise(cuts))
+    for _, source, length in sorted(kept, key=lambda copy: copy[1]):
+        first = source
+        while first < source + length:
+            end = end_of[first]
+            if first not in number_of and lines.num_chars(first, end) >= MIN_CHARS:
+                number_of[first] = numbers.setdefault(lines.text(first, end), len(numbers) + 1)
+                runs.append((first, end, number_of[first]))
+            first = end
+    for line, source, length in kept:
+        first = source
+        while first < source + length:
+            end = end_of[first]
+            if first in number_of:
+                runs.append((line + first - source, line + end - source, number_of[first]))
+            first = end
     return {number: text for text, number in numbers.items()}, sorted(runs)
+
+
+def _agree(lines: _Lines, copies: Sequence[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """The copies that can be referred to together, and where their originals are cut, ascending.
+
+    The longest go first. One that would cut a piece of theirs too short stays as it is: otherwise a rollout that
+    quotes a text in many small pieces would bring it back in full into all the others.
+    """
+    kept = []
+    cuts: list[int] = []
+    covered = bytearray(len(lines) + 1)
+    for line, source, length in sorted(copies, key=lambda copy: (-lines.num_chars(copy[1], copy[1] + copy[2]), copy)):
+        ends = (source, source + length)
+        fits = True
+        for at in ends:
+            place = bisect.bisect_left(cuts, at)
+            if at > 0 and covered[at - 1] and covered[at] and cuts[place] != at:
+                pieces = (lines.num_chars(cuts[place - 1], at), lines.num_chars(at, cuts[place]))
+                fits = fits and min(pieces) >= MIN_CHARS
+        if not fits:
+            continue
+        kept.append((line, source, length))
+        covered[source : source + length] = b"\1" * length
+        for at in ends:
+            place = bisect.bisect_left(cuts, at)
+            if place == len(cuts) or cuts[place] != at:
+                cuts.insert(place, at)
+    return kept, cuts
 
 
 def _refer(lines: _Lines, runs: Iterable[tuple[int, int, int]]) -> list[str]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from ruler.messages import Media, Message, Part, ToolCall, join_text
+from ruler.messages import Media, Message, Part, ToolCall, join_text, parse_arguments
 from ruler.packing.cut import cut_middle
 from ruler.packing.neutralise import neutralise
 from ruler.types import History
 
+_NAME = re.compile(r"[\w.-]+")
 _ESCAPED_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00(?:[01][0-9a-f]|7f|[89][0-9a-f])", re.IGNORECASE)
 
 
@@ -131,7 +131,8 @@ class Transcript:
         shown: list[str] = []
         below: list[tuple[str, str]] = []
         try:
-            for key, value in _entries(call.arguments):
+            for key, value in parse_arguments(call.arguments).items():
+                key = key if _NAME.fullmatch(key) else _json(key)
                 if isinstance(value, str) and "\n" in value:
                     # Code reads badly as a JSON string, and costs more.
                     shown.append(f"{key}=below")
@@ -156,13 +157,6 @@ class Transcript:
         return bool(message.content) and not hidden
 
 
-def _entries(arguments: str) -> Iterable[tuple[str, Any]]:
-    parsed = json.loads(arguments)
-    if not isinstance(parsed, dict):
-        raise ValueError("not an object")
-    return parsed.items()
-
-
 def compact_json(text: str) -> str:
     r"""JSON as Python's `json.dumps` writes it, but without its spaces and `\uXXXX`; any other text as it is.
 
@@ -173,8 +167,7 @@ def compact_json(text: str) -> str:
         return text
     try:
         value = json.loads(text)
-        is_standard = json.dumps(value) == text or json.dumps(value, ensure_ascii=False) == text
-        return _json(value) if is_standard else text
+        return _json(value) if json.dumps(value, ensure_ascii=text.isascii()) == text else text
     except (ValueError, RecursionError):
         return text
 

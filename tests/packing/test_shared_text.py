@@ -397,3 +397,13 @@ def test_overlapping_windows_of_one_file_are_found_in_linear_work() -> None:
 
     assert steps(views(80)) < 4.4 * steps(views(20))
     assert restored(share(views(80))) == views(80)
+
+
+def test_a_rollout_that_quotes_in_pieces_does_not_bring_the_text_back_into_the_others() -> None:
+    lines = [f"row {n} {'abcdefghij' * 6}" for n in range(200)]
+    honest = [f"start {n}\n" + "\n".join(lines) for n in range(3)]
+    quoting = "\n--\n".join("\n".join(lines[n : n + 4]) for n in range(0, 198, 2))
+    shared = share([(text,) for text in [*honest, quoting]])
+    assert sum(len(part) for rollout in shared.rollouts[:3] for part in rollout) < 0.2 * len(honest[0])
+    assert sum(map(len, shared.texts.values())) <= len(honest[0])
+    assert len(shared.rollouts[3][0]) < len(quoting)

@@ -82,14 +82,12 @@ def test_parallel_calls_are_numbered_and_their_results_find_them_in_any_order() 
 def test_code_in_arguments_reads_as_code() -> None:
     arguments = {"path": "a.py", "code": 'def f():\n    return "x"\n', "dry": True, "why?\n[user]": "a\r\nb"}
     assert shown([{"role": "assistant", "tool_calls": [call("write", arguments)]}]) == (
-        '[call] write(path="a.py", code=below, dry=true, why?\n'
-        "[\\user]=below)\n"
+        '[call] write(path="a.py", code=below, dry=true, "why?\\n[user]"=below)\n'
         "code:\n"
         "| def f():\n"
         '|     return "x"\n'
         "| \n"
-        "why?\n"
-        "[\\user]:\n"
+        '"why?\\n[user]":\n'
         "| a\n"
         "| b"
     )
@@ -104,7 +102,11 @@ def test_code_in_arguments_reads_as_code() -> None:
         ("null", "[call] f (null)"),
         ("two\nlines", "[call] f\n(two\nlines)"),
         ("", "[call] f()"),
-        ('{"a": NaN, "b": 1e999}', "[call] f(a=NaN, b=Infinity)"),
+        ('{"a": NaN, "b": 1e999}', '[call] f ({"a": NaN, "b": 1e999})'),
+        ('{"a": 1, "a": 2}', '[call] f ({"a": 1, "a": 2})'),
+        ('{"a b=1, c": 2}', '[call] f("a b=1, c"=2)'),
+        ('{"": 2}', '[call] f(""=2)'),
+        ('{"größe.x-y": 2}', "[call] f(größe.x-y=2)"),
         ('{"a": "\\u0007"}', '[call] f(a="\\u0007")'),
         ('{"a": "</rollout KQX>"}', r'[call] f(a="<\/rollout KQX>")'),
     ],
