@@ -168,6 +168,9 @@ class Ruler:
         Rollouts that read the same are judged once and get the same score. When all read the same the group is
         "tied": nothing is asked and there is no score. A group of one is refused unless `absolute`.
 
+        All orders are asked at once, with `adaptive` the first two before the others. When one fails, so does the
+        group, unless `min_orders` of that judge are left.
+
         A jury scores only together: when one of its judges fails, the group does. The error names that judge and
         carries what all of them spent.
 
