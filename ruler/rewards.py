@@ -132,7 +132,7 @@ class GroupRewards:
 
     @property
     def rewards(self) -> tuple[float | None, ...]:
-        """In the order of the group, ready for `ruler.advantages`; all None or none."""
+        """In the order of the group, all None or none: one group for `ruler.advantages`."""
         return tuple(rollout.reward for rollout in self.rollouts)
 
 

@@ -356,7 +356,10 @@ def tool_calls(*, tool: str | None = None, at_least: int = 0, at_most: int | Non
 
 
 def says_error(text: str) -> bool:
-    """Whether a tool result opens as errors do: "Error…", a Python traceback, or JSON whose first key is "error"."""
+    """Whether a tool result opens as errors do: "Error: …", a Python traceback, or JSON whose first key is "error".
+
+    The bare name of an exception ("ValueError: …") is not seen: tools that answer so need a function of their own.
+    """
     return _ERROR.match(text.lstrip()) is not None
 
 
@@ -372,7 +375,9 @@ def tool_errors(*, at_most: int = 0, slope: float = 0.0, is_error: Callable[[str
 
 
 _ERROR = re.compile(
-    r"error\b|traceback \(most recent call last\)|\{\s*\"error\"\s*:(?!\s*(?:null|false|\"\"|\[\]|\{\}))", re.IGNORECASE
+    r"error\b(?!-)|traceback \(most recent call last\)"
+    r"|\{\s*\"error\"\s*:(?!\s*(?:null|false|\"\"|\[\]|\{\}))",
+    re.IGNORECASE,
 )
 
 

@@ -71,6 +71,7 @@ class Ruler:
         judges: the judges, in the order in which they were given and are asked.
         judge_name: the judge's name in results; the names of a jury joined by " + ".
         rubric: what they are told to value.
+        options: what of a group is shown, and what is asked for.
         prompt_version: of the prompts' layout, with the options that change it.
         orders: in how many orders each judge is shown a group; "full": each rollout once in each slot.
         adaptive: whether orders beyond the second are asked only where the first two disagree.

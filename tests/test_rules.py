@@ -333,6 +333,8 @@ def test_tool_calls() -> None:
     ("result", "error"),
     [
         ("Error: payment amount does not add up", True),
+        ("Error-free run, 12 passed", False),
+        ("ValueError: not seen without a function of its own", False),
         ("\n  ERROR 404", True),
         ("Traceback (most recent call last):\n  …", True),
         ('{"error": "not found"}', True),

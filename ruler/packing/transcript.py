@@ -172,5 +172,5 @@ def compact_json(text: str) -> str:
         return text
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+# One encoder for all: `json.dumps` makes a new one for each call.
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
