@@ -193,7 +193,7 @@ def test_a_judge_behind_a_real_socket_scores_every_rollout_by_its_id(three: Path
     for entry in lines(log):
         assert json.loads(entry["reply"])["scores"]
         assert sorted(entry["rollouts"].values()) == [["r1"], ["r2"]]
-        assert entry["order"] == list(entry["rollouts"])
+        assert (entry["order"], entry["block"], entry["ids"]) == (0, 0, list(entry["rollouts"]))
         assert len(entry["prompt_sha256"]) == 64
         assert entry["usage"]["calls"] == 1
         assert entry["latency_seconds"] > 0
