@@ -83,6 +83,37 @@ class SlotMeans:
         return PooledSlots(means, num_prompts, max(0.0, squares))
 
 
+class NoisePool:
+    """The variance of the noise of one score, per judge, from the first two orders of every group.
+
+    For adaptive asking: groups that were left at two orders are those whose orders agree, often by chance, so what a
+    group itself says of its noise is too little. What two orders differ by says nothing of the error of their mean,
+    so the common variance is right for groups of either kind, where noise is much the same in all.
+    """
+
+    def __init__(self) -> None:
+        self._squares: defaultdict[str, float] = defaultdict(float)
+        self._degrees: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, judged: Sequence[JudgedOrder], slots: SlotMeans) -> None:
+        """Takes the first two orders of one group and one judge into the pool; they are in that of the slots."""
+        prompts = _first_two(judged)
+        if prompts is None:
+            return
+        design = Design(prompts)
+        rest, pools = _less_slots(prompts, slots)
+        noise = _noise(design, pools, math.fsum(design.residual_squares(rest)))
+        if noise is not None:
+            variance, degrees = noise
+            self._squares[prompts[0].judge] += variance * degrees
+            self._degrees[prompts[0].judge] += degrees
+
+    def of(self, judge: str) -> float | None:
+        """The variance, in squared units of score; None where nothing is known yet."""
+        degrees = self._degrees[judge]
+        return self._squares[judge] / degrees if degrees else None
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
     """What one judge says of one group, over all its orders."""
@@ -95,7 +126,7 @@ class Merged:
     """How many scores from blocks were outside [0, 1]. Clipping keeps order, not distance."""
 
 
-def merge(judged: Sequence[JudgedOrder], slots: SlotMeans) -> Merged:
+def merge(judged: Sequence[JudgedOrder], slots: SlotMeans, *, noise: NoisePool | None = None) -> Merged:
     """The scores of one group by one judge, from all its prompts. The sequence's order changes nothing.
 
     Whole-group orders give the plain mean; of a single order its scores, untouched. Blocks are fitted by least squares
@@ -120,6 +151,7 @@ def merge(judged: Sequence[JudgedOrder], slots: SlotMeans) -> Merged:
     Args:
         judged: all prompts of one judge for one group that have been answered.
         slots: the pool; these prompts are in it.
+        noise: the pool to take the variance of noise from; None: the group's own, and each rollout's.
 
     Raises:
         ValueError: nothing is given, prompts of several judges, or prompts that are not in the pool.
@@ -136,7 +168,12 @@ def merge(judged: Sequence[JudgedOrder], slots: SlotMeans) -> Merged:
     else:
         means = [round(mean, DIGITS) for mean in design.means(less(values, offsets))]
     scores = {name: min(1.0, max(0.0, mean)) for name, mean in zip(design.ids, means, strict=True)}
-    errors = _standard_errors(design, prompts, slots) if design.num_orders > 1 else None
+    if design.num_orders < 2:
+        errors = None
+    elif noise is None:
+        errors = _standard_errors(design, prompts, slots)
+    else:
+        errors = _common_errors(design, noise.of(prompts[0].judge))
     return Merged(
         scores=scores,
         stderr=None if errors is None else dict(zip(design.ids, errors, strict=True)),
@@ -173,10 +210,9 @@ def agreement(judged: Sequence[JudgedOrder]) -> float | None:
     Args:
         judged: all prompts of one judge for one group that have been answered.
     """
-    first = sorted({one.order for one in judged})[:2]
-    if len(first) < 2:
+    prompts = _first_two(judged)
+    if prompts is None:
         return None
-    prompts = sorted((one for one in judged if one.order in first), key=_place)
     # Variances of noise and of quality, not a correlation of two columns: offsets are fitted so that the orders'
     # columns differ little, and in blocks of two they would always agree. With whole orders the two are alike.
     design = Design(prompts)
@@ -214,6 +250,11 @@ class Reliability:
         self._spread.append(math.fsum((score - mean) ** 2 for score, _ in known) / (len(known) - 1))
 
     @property
+    def num_groups(self) -> int:
+        """How many groups count."""
+        return len(self._noise)
+
+    @property
     def value(self) -> float | None:
         """1 - sum of stderr**2 / sum of (score - group mean)**2, in [0, 1].
 
@@ -223,6 +264,18 @@ class Reliability:
             return None
         total = math.fsum(self._spread)
         return min(1.0, max(0.0, 1 - math.fsum(self._noise) / total)) if total else 0.0
+
+
+def spearman_brown(agreement: float | None, num_orders: int) -> float | None:
+    """The reliability of the mean of so many orders that agree by `agreement`, in [0, 1].
+
+    k r / (1 + (k - 1) r), 0.0 where the orders disagree; None where no agreement is known. Of one group of a few
+    rollouts it is rough. Source: Spearman and Brown, British Journal of Psychology 3 (1910).
+    """
+    if agreement is None:
+        return None
+    common = max(0.0, agreement)
+    return num_orders * common / (1 + (num_orders - 1) * common)
 
 
 def reliability(results: Iterable[ScoredGroup | FailedGroup]) -> float | None:
@@ -236,9 +289,7 @@ def reliability(results: Iterable[ScoredGroup | FailedGroup]) -> float | None:
 
 def _standard_errors(design: Design, prompts: Sequence[JudgedOrder], slots: SlotMeans) -> list[float] | None:
     """Rollout by rollout; None when slot bias and noise cannot be told apart yet."""
-    judge = prompts[0].judge
-    pools = {size: slots.of(judge, size) for size in {len(one.scores) for one in prompts}}
-    rest = [[y - m for y, m in zip(one.scores, pools[len(one.scores)].means, strict=True)] for one in prompts]
+    rest, pools = _less_slots(prompts, slots)
     squares = design.residual_squares(rest)
     total = math.fsum(squares)
     noise = _noise(design, pools, total)
@@ -257,6 +308,24 @@ def _standard_errors(design: Design, prompts: Sequence[JudgedOrder], slots: Slot
         )
         for rollout, square in enumerate(own)
     ]
+
+
+def _common_errors(design: Design, variance: float | None) -> list[float] | None:
+    """Rollout by rollout, from the variance of the noise of one score."""
+    if variance is None:
+        return None
+    offset_error = design.offset_error()
+    return [
+        math.sqrt((1 - 1 / design.size) * (1 / design.counts[rollout] + offset_error) * variance)
+        for rollout in range(design.size)
+    ]
+
+
+def _less_slots(prompts: Sequence[JudgedOrder], slots: SlotMeans) -> tuple[list[list[float]], dict[int, PooledSlots]]:
+    """The scores less the means of their slots, and the pools these are from, by prompt size."""
+    pools = {size: slots.of(prompts[0].judge, size) for size in {len(one.scores) for one in prompts}}
+    rest = [[y - m for y, m in zip(one.scores, pools[len(one.scores)].means, strict=True)] for one in prompts]
+    return rest, pools
 
 
 def _noise(design: Design, pools: Mapping[int, PooledSlots], squares: float) -> tuple[float, float] | None:
@@ -296,6 +365,12 @@ def _noise(design: Design, pools: Mapping[int, PooledSlots], squares: float) -> 
     if free < 1 or degrees < free * _MIN_DEGREES:
         return None
     return max(0.0, squares - share * pool_squares) / degrees, degrees
+
+
+def _first_two(judged: Sequence[JudgedOrder]) -> list[JudgedOrder] | None:
+    """The prompts of the first two orders; None with one."""
+    first = sorted({one.order for one in judged})[:2]
+    return None if len(first) < 2 else sorted((one for one in judged if one.order in first), key=_place)
 
 
 def _place(one: JudgedOrder) -> tuple[int, int, tuple[str, ...]]:

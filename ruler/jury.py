@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ruler.aggregate import DIGITS, SlotMeans, agreement, merge
+from ruler.aggregate import DIGITS, NoisePool, SlotMeans, agreement, merge
 from ruler.errors import ConfigError
 from ruler.types import FailedGroup, Judge, JudgedOrder, Juror, ScoredGroup, judge_info
 
@@ -83,19 +83,35 @@ def mean_agreement(judged: Sequence[Sequence[JudgedOrder]]) -> float | None:
     return math.fsum(known) / len(known) if known and len(known) == len(judged) else None
 
 
-def with_stderr(result: ScoredGroup | FailedGroup, slots: SlotMeans) -> ScoredGroup | FailedGroup:
-    """The result with the standard errors that these slot means give; nothing else of it changes."""
-    if isinstance(result, FailedGroup) or not result.judged:
-        return result
-    by_judge: dict[str, list[JudgedOrder]] = {}
-    for judged in result.judged:
-        by_judge.setdefault(judged.judge, []).append(judged)
+def with_stderr(results: Sequence[ScoredGroup | FailedGroup], slots: SlotMeans) -> list[ScoredGroup | FailedGroup]:
+    """The results with the standard errors that these slot means give; nothing else of them changes."""
+    noise = NoisePool()
+    for result in results:
+        if isinstance(result, ScoredGroup) and result.adaptive:
+            for orders in _by_judge(result).values():
+                noise.add(orders, slots)
+    return [
+        _settled(result, slots, noise if result.adaptive else None)
+        if isinstance(result, ScoredGroup) and result.judged
+        else result
+        for result in results
+    ]
+
+
+def _settled(result: ScoredGroup, slots: SlotMeans, noise: NoisePool | None) -> ScoredGroup:
     ids = [score.same_as or score.id for score in result.rollouts]
     columns = {}
-    for judge, orders in by_judge.items():
-        stderr = merge(orders, slots).stderr
+    for judge, orders in _by_judge(result).items():
+        stderr = merge(orders, slots, noise=noise).stderr
         columns[judge] = None if stderr is None else tuple(stderr[name] for name in ids)
     jury = tuple(replace(juror, stderr=columns[juror.judge]) for juror in result.jury)
     joint = joint_stderr(jury) if jury else next(iter(columns.values()))
     rollouts = zip(result.rollouts, joint or [None] * len(ids), strict=True)
     return replace(result, jury=jury, rollouts=tuple(replace(score, stderr=error) for score, error in rollouts))
+
+
+def _by_judge(result: ScoredGroup) -> dict[str, list[JudgedOrder]]:
+    by_judge: dict[str, list[JudgedOrder]] = {}
+    for judged in result.judged:
+        by_judge.setdefault(judged.judge, []).append(judged)
+    return by_judge

@@ -7,7 +7,7 @@ the first two orders of a larger plan are the plan of two, and whoever begins wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from typing import Literal, TypeAlias
 
 from ruler.errors import ConfigError
@@ -16,6 +16,7 @@ Orders: TypeAlias = Literal[1, 2, 4, "full"]
 """How many orders a judge is shown; full: as many as there are slots."""
 
 _MAX_SALTS = 1_000
+_MAX_DEALS = 64
 
 
 def seeded_order(size: int, seed: str) -> tuple[int, ...]:
@@ -50,9 +51,10 @@ def plan_blocks(size: int, max_block: int, orders: Orders, seed: str) -> tuple[t
     A group that fits is one block in each order of `plan_orders`. A larger one gets two orders at least, because blocks
     can be compared only over rollouts that stand in two of them; block sizes differ by at most one. Every rollout
     stands in every order once. (With blocks of two and an odd size, one rollout an order stands twice: a block of
-    one would compare with nothing.) Any two rollouts are linked over blocks they share with others, in the
-    first two orders already. "full" has as many orders as a block has slots; 4 has four, in blocks of two or three
-    some slots are then seen again.
+    one would compare with nothing. Of small groups there are few partitions: a block that an earlier order shows
+    just so would be the same question, and is left out.) Any two rollouts are linked over blocks they share with
+    others, in the first two orders already. "full" has as many orders as a block has slots; 4 has four, in blocks of
+    two or three some slots are then seen again.
 
     The c-th rollouts of the first order's blocks are row c. A row moves through the slots as one rollout does in
     `plan_orders`, and its members are dealt to the blocks of each order in turn, from a seeded start of that row. So
@@ -74,12 +76,15 @@ def plan_blocks(size: int, max_block: int, orders: Orders, seed: str) -> tuple[t
     # Equal slot plans are no equal orders here: the blocks differ.
     num_orders = max(2, len(slot_plan) if orders == "full" else orders)
     for salt in range(_MAX_SALTS):
-        plan = tuple(
-            _blocks(rows, slot_plan[order % len(slot_plan)], order, f"{seed}|blocks|{salt}")
-            for order in range(num_orders)
-        )
-        if linked(block for order in plan[:2] for block in order):
-            return plan
+        plan: list[tuple[tuple[int, ...], ...]] = []
+        asked: set[tuple[int, ...]] = set()
+        for order in range(num_orders):
+            slots = slot_plan[order % len(slot_plan)]
+            blocks = _new_blocks(rows, slots, order, f"{seed}|blocks|{salt}", asked)
+            plan.append(tuple(block for block in blocks if block not in asked))
+            asked.update(blocks)
+        if linked(block for blocks in plan[:2] for block in blocks):
+            return tuple(blocks for blocks in plan if blocks)
     raise AssertionError(f"no linked blocks for size {size}, max_block {max_block}, seed {seed!r}")
 
 
@@ -102,6 +107,23 @@ def _slot_plan(size: int, orders: Orders) -> tuple[tuple[int, ...], ...]:
     return tuple(dict.fromkeys(plan))
 
 
+def _new_blocks(
+    rows: Sequence[tuple[int, ...]], slots: Sequence[int], order: int, seed: str, asked: Set[tuple[int, ...]]
+) -> tuple[tuple[int, ...], ...]:
+    """The order's blocks, dealt anew until none holds the same rollouts as an earlier one, or as few as possible do."""
+    together = {frozenset(block) for block in asked}
+    best: tuple[tuple[int, ...], ...] = ()
+    fewest: tuple[int, int] | None = None
+    for attempt in range(_MAX_DEALS):
+        blocks = _blocks(rows, slots, order, f"{seed}|{attempt}" if attempt else seed)
+        repeats = (sum(block in asked for block in blocks), sum(frozenset(block) in together for block in blocks))
+        if fewest is None or repeats < fewest:
+            best, fewest = blocks, repeats
+        if not any(repeats):
+            break
+    return best
+
+
 def _blocks(
     rows: Sequence[tuple[int, ...]], slots: Sequence[int], order: int, seed: str
 ) -> tuple[tuple[int, ...], ...]:
@@ -118,7 +140,8 @@ def _blocks(
             blocks[(place + starts[row]) % num_blocks].append(rollout)
     for block in blocks:
         if len(block) == 1:
-            lent = rows[-1][seeded_order(len(rows[-1]), f"{seed}|lent|{order}")[0]]
+            others = [rollout for row in rows for rollout in row if rollout not in block]
+            lent = others[seeded_order(len(others), f"{seed}|lent|{order}")[0]]
             block.insert(slots.index(len(rows) - 1), lent)
     return tuple(map(tuple, blocks))
 

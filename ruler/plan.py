@@ -154,10 +154,11 @@ class Planner:
         prompt = max((prompt for order in blocks for prompt in order), key=window.tokens)
         ids = ", ".join(repr(prompt.rollouts[label][0]) for label in prompt.labels)
         cut = " even with tool outputs cut short" if whole.longest_result_chars > MIN_RESULT_CHARS else ""
+        room = max(0, window.room(len(prompt.labels)))
         return PackingError(
             f"group {self._group.id!r}: the prompt that shows rollouts {ids} has {window.tokens(prompt):,} tokens "
-            f"({window.tokenizer}){cut}, the window of judge {judge_name} has room for "
-            f"{max(0, window.room(len(prompt.labels))):,}"
+            f"({window.tokenizer}){cut}, the window of judge {judge_name} ({window.size:,}) has room for {room:,} "
+            "beside the reply"
         )
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import get_args
 
-from ruler.aggregate import SlotMeans, merge
+from ruler.aggregate import NoisePool, SlotMeans, merge
 from ruler.asking import Question, ask_all, joint_error
 from ruler.background import run_in_background
 from ruler.errors import ConfigError, GroupError, ReplyError, RulerError
@@ -145,6 +145,7 @@ class Ruler:
         self.prompt_version = self.options.version + self._plan_options.version + _images_version(infos)
         self._min_orders = min_orders
         self._slots = SlotMeans()
+        self._noise = NoisePool()
         self._absolute = absolute
         self._concurrency = concurrency
         self._on_call = on_call
@@ -232,7 +233,7 @@ class Ruler:
                     results[index] = result
                     if shown is not None:
                         shown.add(result)
-        return [with_stderr(results[index], self._slots) for index in range(len(groups))]
+        return with_stderr([results[index] for index in range(len(groups))], self._slots)
 
     def score_stream(
         self, groups: Iterable[Group] | AsyncIterable[Group]
@@ -306,7 +307,10 @@ class Ruler:
         judged = [one for poll in asked for one in poll.judged]
         for one in judged:
             self._slots.add(one)
-        merged = [merge(poll.judged, self._slots) for poll in asked]
+        for poll in asked if self.adaptive else ():
+            self._noise.add(poll.judged, self._slots)
+        noise = self._noise if self.adaptive else None
+        merged = [merge(poll.judged, self._slots, noise=noise) for poll in asked]
         jurors = [poll.juror(one, group) for poll, one in zip(asked, merged, strict=True)]
         packed = [poll.plan.packed for poll in polls]
         first = packed[0].representatives

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ruler.aggregate import Merged, SlotMeans, agreement, disagree, merge, reliability
+from ruler.aggregate import Merged, NoisePool, SlotMeans, agreement, disagree, merge, reliability, spearman_brown
 from ruler.jury import mean_scores
 from ruler.least_squares import Design
 from ruler.orders import Orders, plan_blocks
@@ -309,6 +309,52 @@ class TestStandardErrors:
         if one.stderr is not None and other.stderr is not None:
             assert list(one.stderr.values()) == pytest.approx(list(other.stderr.values()), abs=1e-9)
             assert all(0 <= error < 1 for error in one.stderr.values())
+
+
+class TestNoisePool:
+    def test_errors_of_groups_that_were_picked_for_agreeing_are_not_too_small(self) -> None:
+        simulation = Simulation(4, 4, slot_bias=0.0, noise=0.07)
+        groups = [simulation.group() for _ in range(600)]
+        kept = [(truth, judged if disagree(judged) else judged[:2]) for truth, judged in groups]
+        slots = pool([one for _, judged in kept for one in judged])
+        noise = NoisePool()
+        for _, judged in kept:
+            noise.add(judged, slots)
+        assert noise.of("j") == pytest.approx(0.07**2, rel=0.1)
+        for number in (2, 4):
+            own, common, true = [], [], []
+            for truth, judged in kept:
+                if len(judged) != number:
+                    continue
+                result = merge(judged, slots, noise=noise)
+                picked = merge(judged, slots)
+                assert result.scores == picked.scores
+                assert result.stderr is not None
+                assert picked.stderr is not None
+                common += [error**2 for error in result.stderr.values()]
+                own += [error**2 for error in picked.stderr.values()]
+                wrong = [result.scores[str(place)] - value for place, value in enumerate(truth)]
+                true += [(one - sum(wrong) / len(wrong)) ** 2 for one in wrong]
+            assert len(true) > 200
+            assert sum(common) == pytest.approx(sum(true), rel=0.12)
+            if number == 2:
+                assert sum(own) < 0.9 * sum(true)
+
+    def test_without_two_orders_nothing_is_known(self) -> None:
+        judged = whole((0.1, 0.2, 0.3, 0.4))
+        noise = NoisePool()
+        noise.add(judged, pool(judged))
+        assert noise.of("j") is None
+        twice = whole((0.1, 0.2, 0.3, 0.4), (0.2, 0.1, 0.3, 0.4))
+        assert merge(twice, pool(twice), noise=noise).stderr is None
+
+
+@pytest.mark.parametrize(
+    ("agreement", "orders", "expected"),
+    [(None, 2, None), (-1.0, 2, 0.0), (0.0, 4, 0.0), (0.5, 2, 2 / 3), (0.5, 4, 0.8), (1.0, 8, 1.0), (0.5, 1, 0.5)],
+)
+def test_reliability_of_a_mean_of_orders(agreement: float | None, orders: int, expected: float | None) -> None:
+    assert spearman_brown(agreement, orders) == (expected if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])

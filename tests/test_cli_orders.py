@@ -180,6 +180,7 @@ def test_pack_shows_orders_blocks_cuts_and_shared_text(agents: Path) -> None:
     assert "shared text" in shown
     assert "rollouts in the order shown (characters cut)" in shown
     assert "r1 (-" in shown
+    assert "window of 12,000 tokens: the fullest prompt takes " in shown
     whole = run("pack", agents, "--no-shared-text").stdout.decode()
     assert "<shared_text>" not in whole
     assert "[cut: " not in whole
@@ -225,6 +226,17 @@ def test_a_group_that_does_not_fit_leaves_the_others_their_truth(tmp_path: Path)
     report = json.loads(done.stdout)
     assert [failure["group_id"] for failure in report["failures"]] == ["big"]
     assert report["rows"]["judge"]["overall"]["accuracy"] == 1.0
+
+
+def test_failed_orders_are_shown(fives: Path, tmp_path: Path) -> None:
+    judge = f"{NOISY}&failure=0.2"
+    out = tmp_path / "out.jsonl"
+    done = run("score", fives, "--judge", judge, "--orders", "4", "--min-orders", "2", "--out", out)
+    maimed = sum("failed_orders" in line for line in lines(out))
+    assert maimed
+    assert f" scored ({maimed} although orders failed)".encode() in done.stdout
+    shown = run("score", fives, "--judge", judge, "--orders", "4", "--min-orders", "2").stdout
+    assert b"3 orders (1 failed), " in shown
 
 
 def test_failed_orders_are_asked_again_when_the_file_is_continued(fives: Path, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ async def test_a_cancelled_group_leaves_no_task() -> None:
 async def test_a_judge_whose_window_is_too_small_is_named_and_nobody_is_asked() -> None:
     group = Group.of(["word " * 3000, "other " * 3000], id="big")
     wide, narrow = judge("wide", {}), judge("narrow", {}, context_tokens=3000)
-    with pytest.raises(PackingError, match="'big': .* the window of judge narrow has room for 2,728"):
+    with pytest.raises(PackingError, match="'big': .* the window of judge narrow .3,000. has room for 2,728"):
         await Ruler([wide, narrow]).score(group)
     assert wide.requests == narrow.requests == []
 

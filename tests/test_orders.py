@@ -99,18 +99,29 @@ def test_blocks_cover_every_order_evenly_and_are_linked(size: int, max_block: in
         return
     assert plan == plan_blocks(size, max_block, orders, seed)
     pairs_of_an_odd_group = max_block == 2 and size % 2 == 1
-    for blocks in plan:
+    num_slots = max(len(block) for block in plan[0])
+    prompts = [block for blocks in plan for block in blocks]
+    assert len(set(prompts)) == len(prompts)  # none is asked twice
+    assert all(2 <= len(set(block)) == len(block) <= max_block for block in prompts)
+    # Blocks of two or three have fewer slots than four orders: they can run out of what was not asked yet.
+    is_full = orders == "full" or num_slots >= 4
+    for blocks in plan if is_full else plan[:2]:
         sizes = {len(block) for block in blocks}
-        assert max(sizes) <= max_block
         assert min(sizes) >= max(2, max(sizes) - 1)
-        assert all(len(set(block)) == len(block) for block in blocks)
         shown = Counter(rollout for block in blocks for rollout in block)
         assert set(shown) == set(range(size))
         assert sum(shown.values()) == size + pairs_of_an_odd_group
-    num_slots = max(len(block) for block in plan[0])
-    assert len(plan) == max(2, num_slots if orders == "full" else orders)
+    if is_full:
+        assert len(plan) == max(2, num_slots if orders == "full" else orders)
     assert linked(size, plan[:2])
     assert plan[:2] == plan_blocks(size, max_block, 2, seed) == plan_blocks(size, max_block, 1, seed)
+
+
+@pytest.mark.parametrize(("size", "max_block"), [(8, 4), (6, 4), (9, 5), (13, 4), (16, 8)])
+def test_orders_of_few_blocks_are_other_partitions_while_there_are_some(size: int, max_block: int) -> None:
+    for seed in "abcdefgh":
+        partitions = [frozenset(map(frozenset, blocks)) for blocks in plan_blocks(size, max_block, 4, seed)]
+        assert len(set(partitions)) >= 3
 
 
 @given(st.integers(2, 12), st.integers(3, 8), SEEDS)

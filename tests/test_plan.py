@@ -148,7 +148,7 @@ def test_what_does_not_fit_in_pairs_is_refused_by_name() -> None:
     message = str(raised.value)
     assert "group 'agents'" in message
     assert "even with tool outputs cut short" in message
-    assert "the window of judge characters has room for" in message
+    assert "the window of judge characters (16,000) has room for" in message
 
 
 def test_a_task_longer_than_the_window_is_refused() -> None:

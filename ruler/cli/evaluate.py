@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ruler.aggregate import reliability
+from ruler.aggregate import Reliability
 from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
 from ruler.cli import exits
 from ruler.cli.arguments import (
@@ -131,6 +131,10 @@ def evaluate(
     failures = [result for result in results if isinstance(result, FailedGroup)]
     rows = _compare(ruler, labelled, results, min_gap)
     usage = sum((result.usage for result in results), Usage())
+    agrees = Reliability()
+    for result in results:
+        if isinstance(result, ScoredGroup):
+            agrees.add(result)
     skipped = source.groups - len(labelled)
     if json_report:
         report: dict[str, Any] = {
@@ -142,7 +146,7 @@ def evaluate(
             "failures": failure_records(results),
             "without_truth": skipped,
             "bad_lines": source.bad_lines,
-            "reliability": reliability(results),
+            "reliability": agrees.value,
             "usage": usage_record(usage),
         }
         typer.echo(json.dumps(report, ensure_ascii=False))
@@ -151,8 +155,8 @@ def evaluate(
         for failure in failures:
             say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
         typer.echo(_explain(ruler, rows["judge"], usage, skipped))
-        if (agrees := reliability(results)) is not None:
-            typer.echo(reliability_text(agrees))
+        if agrees.value is not None:
+            typer.echo(reliability_text(agrees.value, agrees.num_groups))
     raise typer.Exit(exits.status_of(failures, source.bad_lines))
 
 

@@ -33,6 +33,7 @@ from ruler.results import json_line
 from ruler.scoring import Ruler
 from ruler.tokens import token_counter
 from ruler.types import Group, Judge, JudgeInfo, JudgeReply, JudgeRequest, judge_info
+from ruler.window import Window
 
 
 def pack(
@@ -73,6 +74,7 @@ def pack(
                 reference=reference,
                 shared_text=shared_text,
             ),
+            context_tokens,
             named=len(judges) > 1,
         )
         for one in judges
@@ -103,10 +105,12 @@ def pack(
 class _Packer:
     """Prints what one judge would be asked."""
 
-    def __init__(self, judge: Judge, ruler: Ruler, *, named: bool) -> None:
-        self._judge = judge_info(judge).name if named else None
+    def __init__(self, judge: Judge, ruler: Ruler, context_tokens: int | None, *, named: bool) -> None:
+        info = judge_info(judge)
+        self._judge = info.name if named else None
         self._ruler = ruler
-        self._tokenizer, self._count = token_counter(judge_info(judge))
+        self._tokenizer, self._count = token_counter(info)
+        self._window = Window.of(info.name, info, context_tokens, notes=ruler.options.notes)
 
     def print(self, group: Group, *, json_lines: bool) -> None:
         prompts = self._ruler.pack(group)
@@ -129,6 +133,16 @@ class _Packer:
             show(token_table(tokens, prompt.rollouts, self._tokenizer))
         if len(prompts) > 1 or any(prompts[0].cut_chars.values()):
             show(prompt_table(prompts, [tokens["total"] for tokens in accounts]))
+        if self._window is not None:
+            typer.echo(self._window_text(prompts, self._window))
+
+    def _window_text(self, prompts: list[PackedPrompt], window: Window) -> str:
+        fullest = max(prompts, key=lambda prompt: window.tokens(prompt) - window.room(len(prompt.labels)))
+        tokens, room = window.tokens(fullest), window.room(len(fullest.labels))
+        return (
+            f"window of {window.size:,} tokens: the fullest prompt takes {tokens:,} ({window.tokenizer}), "
+            f"{window.size - room:,} are kept for the reply"
+        )
 
     def _print_json(self, group_id: str, prompt: PackedPrompt) -> None:
         record = {

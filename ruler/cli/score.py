@@ -182,6 +182,7 @@ class _Run:
         self._failed: list[FailedGroup] = []
         self._usage = Usage()
         self._reliability = Reliability()
+        self._with_failed_orders = 0
 
     async def score(self) -> None:
         try:
@@ -222,6 +223,7 @@ class _Run:
             self._failed.append(result)
         else:
             self._reliability.add(result)
+            self._with_failed_orders += bool(result.failed_orders)
 
     def _spent(self) -> Usage:
         """Of all attempts, those for groups that an interrupt left unfinished included."""
@@ -246,11 +248,12 @@ class _Run:
             again = "; the same command continues" if self.file and not err else ""
             typer.echo(f"interrupted{again}", err=err)
         counted = [f"{self._statuses[status]} {status}" for status in ("scored", "tied", "failed")]
+        counted[0] += f" ({self._with_failed_orders} although orders failed)" * bool(self._with_failed_orders)
         counted += [f"{self._kept} already there"] * bool(self._kept)
         counted += [f"{self._source.bad_lines} bad lines"] * bool(self._source.bad_lines)
         typer.echo(f"{', '.join(counted)}; {usage_text(self._spent())}; judge {self._ruler.judge_name}", err=err)
         if self._reliability.value is not None:
-            typer.echo(reliability_text(self._reliability.value), err=err)
+            typer.echo(reliability_text(self._reliability.value, self._reliability.num_groups), err=err)
         if len(self._loaded.meter.by_judge) > 1:
             for name, usage in self._loaded.meter.by_judge.items():
                 typer.echo(f"  {name}: {usage_text(usage)}", err=err)
@@ -266,6 +269,7 @@ class _Run:
             "usage": usage_record(self._spent()),
             "usage_by_judge": {name: usage_record(usage) for name, usage in self._loaded.meter.by_judge.items()},
             "unreadable_cache_entries": self._loaded.unreadable,
+            "with_failed_orders": self._with_failed_orders,
             "reliability": self._reliability.value,
             "judge": self._ruler.judge_name,
             "rubric": self._ruler.rubric.id,

@@ -50,9 +50,11 @@ def usage_text(usage: Usage) -> str:
     return ", ".join([*parts, cost_text(usage)])
 
 
-def reliability_text(value: float) -> str:
+def reliability_text(value: float, num_groups: int) -> str:
     """How far a judge agrees with itself, and what that is not."""
-    return f"reliability {value:.2f}: agreement of the judge with itself over orders, not accuracy"
+    return (
+        f"reliability {value:.2f} ({num_groups} groups): agreement of the judge with itself over orders, not accuracy"
+    )
 
 
 def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
@@ -75,9 +77,15 @@ def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
         error = "" if rollout.stderr is None else f" ± {rollout.stderr:.2f}"
         table.add_row(Text(_visible(rollout.id)), _number(rollout.score, digits=2) + error, bar, note)
     usage = result.usage
-    orders = f"{result.orders_used} orders, " if result.orders_used > 1 else ""
-    tokens = Text(f"{orders}{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n", style="dim")
-    return Group(head, table, tokens)
+    tokens = f"{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n"
+    return Group(head, table, Text(f"{_orders_text(result)}{tokens}", style="dim"))
+
+
+def _orders_text(result: ScoredGroup) -> str:
+    num_blocks = 1 + max((judged.block for judged in result.judged), default=0)
+    blocks = f" of up to {num_blocks} blocks" if num_blocks > 1 else ""
+    failed = f" ({len(result.failed_orders)} failed)" if result.failed_orders else ""
+    return f"{result.orders_used} orders{blocks}{failed}, " if result.orders_used > 1 or failed else ""
 
 
 def cache_table(judges: Mapping[str, tuple[int, Usage]]) -> RenderableType:
