@@ -297,7 +297,7 @@ def _standard_errors(design: Design, prompts: Sequence[JudgedOrder], slots: Slot
         return None
     variance, degrees = noise
     # A rollout's own squares, brought to the sum that noise alone would leave.
-    own = [variance * degrees * square / total if total else 0.0 for square in squares]
+    own = [variance * degrees * square / total if total > _EQUAL else 0.0 for square in squares]
     offset_error = design.offset_error()
     return [
         math.sqrt(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ruler.errors import BudgetExceeded, JudgeError, ReplyError, RulerError
+from ruler.errors import BudgetExceeded, JudgeError, ReplyError, RulerError, describe
 from ruler.packing import PackedPrompt
 from ruler.reply import Verdict, read_reply
 from ruler.types import Judge, JudgedOrder, JudgeReply, JudgeRequest, Usage, reply_fault, usage_of, with_usage
@@ -127,7 +127,7 @@ async def _call(question: Question) -> JudgeReply:
         raise JudgeError("the judge was cancelled from inside") from error
     except (Exception, SystemExit, GeneratorExit) as error:
         # A user's judge may raise anything, and must not take the other groups down.
-        raise JudgeError(f"the judge raised {type(error).__name__}: {error}") from error
+        raise JudgeError(f"the judge raised {describe(error)}") from error
     fault = reply_fault(reply)
     if fault:
         raise JudgeError(f"the judge {fault}")

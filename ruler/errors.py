@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from ruler.types import Usage
 
 
+def describe(error: BaseException) -> str:
+    """The class and message of other people's error; its class alone where the message cannot be had."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  whatever their __str__ raises
+        return type(error).__name__
+
+
 class RulerError(Exception):
     """Root of the tree. `code` is the short reason that results, files and HTTP bodies carry.
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
@@ -181,10 +181,10 @@ def parse_arguments(text: str) -> dict[str, Any]:
 
     Raises:
         ValueError: something else, or what would not come back as it was: a key that stands twice, a number that no
-            float holds (1e999).
+            float holds (1e999, 0.1234567890123456789).
         RecursionError: nested too deeply.
     """
-    parsed = json.loads(text, object_pairs_hook=_once, parse_float=_finite)
+    parsed = json.loads(text, object_pairs_hook=_once, parse_float=_exact)
     if not isinstance(parsed, dict):
         raise ValueError("not an object")
     return parsed
@@ -197,9 +197,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _finite(digits: str) -> float:
+def _exact(digits: str) -> float:
     number = float(digits)
-    if math.isinf(number):
+    if Decimal(digits) != Decimal(repr(number)):
         raise ValueError("a number that no float holds")
     return number
 

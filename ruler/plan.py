@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -118,12 +118,15 @@ class Planner:
         Not only in those that are wanted now: cuts and blocks must not depend on their number, or whoever buys more
         orders would pay for the first ones again.
         """
+        return all(window.fits(packed.prompt(shown)) for shown in self._shown(packed, max_block))
+
+    def _shown(self, packed: PackedGroup, max_block: int) -> Iterable[Sequence[int]]:
+        """Which rollouts stand together in a prompt, in any number of orders."""
         size = len(packed.rollouts)
-        if size <= max_block:  # in every order the same parts
-            return window.fits(packed.prompt(range(size)))
+        if size <= max_block:  # in every order the same
+            return (range(size),)
         plans = (plan_blocks(size, max_block, orders, packed.seed) for orders in get_args(Orders))
-        shown = dict.fromkeys(tuple(sorted(block)) for plan in plans for blocks in plan for block in blocks)
-        return all(window.fits(packed.prompt(block)) for block in shown)
+        return dict.fromkeys(tuple(sorted(block)) for plan in plans for blocks in plan for block in blocks)
 
     def _cut(self, whole: PackedGroup, max_block: int, window: Window) -> PackedGroup | None:
         """The group with the longest tool outputs that fit; None when none do."""
@@ -132,7 +135,9 @@ class Planner:
             return None
         if not self._fits_cut(whole, caps[-1], max_block, window):
             # Mostly nothing helps then. But outputs that were equal in part can be shorter together when they are cut
-            # less, because then they are still shared.
+            # less, because then they are still shared. Tried for the largest blocks alone: each try lays out all anew.
+            if max_block < min(len(whole.rollouts), self._options.max_block):
+                return None
             found = (cap for cap in caps[:-1] if self._fits_cut(whole, cap, max_block, window))
             best = next(found, None)
             return None if best is None else self._pack(whole.images, best)
@@ -150,8 +155,8 @@ class Planner:
 
     def _too_long(self, whole: PackedGroup, judge_name: str, window: Window) -> PackingError:
         shortest = self._pack(whole.images, MIN_RESULT_CHARS)
-        blocks = self._spread(shortest, 2).orders
-        prompt = max((prompt for order in blocks for prompt in order), key=window.tokens)
+        prompts = map(shortest.prompt, self._shown(shortest, 2))
+        prompt = max(prompts, key=lambda prompt: window.tokens(prompt) - window.room(len(prompt.labels)))
         ids = ", ".join(repr(prompt.rollouts[label][0]) for label in prompt.labels)
         cut = " even with tool outputs cut short" if whole.longest_result_chars > MIN_RESULT_CHARS else ""
         room = max(0, window.room(len(prompt.labels)))

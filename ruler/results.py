@@ -114,22 +114,24 @@ _MADE_BY = ("judge", "rubric", "orders", "adaptive", "prompt_version")
 class ResultFile:
     """Scored groups, one JSON line each, written as they come; an existing file is continued.
 
-    Lines that are scored or tied are kept; failed ones, those with failed orders and a half-written last one are
-    dropped and asked again. After a kill at any moment the file can be continued; at most the line being written is
-    lost.
+    Lines that are scored or tied are kept; failed ones, a half-written last one and, where this run needs all orders,
+    those with failed orders are dropped and asked again. After a kill at any moment the file can be continued; at most
+    the line being written is lost.
     """
 
-    def __init__(self, path: str, *, made_by: Mapping[str, object]) -> None:
+    def __init__(self, path: str, *, made_by: Mapping[str, object], keep_failed_orders: bool = False) -> None:
         """Opens the file and reads what is there.
 
         Args:
             path: the file; `.gz` is compressed, `-` is standard output, which is never read.
+            keep_failed_orders: whether groups that were scored although orders failed count as done.
             made_by: judge, rubric, orders, adaptive and prompt_version of this run.
 
         Raises:
             ConfigError: the file cannot be written, holds something else, or was made with other settings.
         """
         self._path = path
+        self._keep_failed_orders = keep_failed_orders
         self._kept: Counter[tuple[str, str]] = Counter()
         try:
             self._raw = copy_stream(sys.stdout, "wb") if path == "-" else _open_locked(path)
@@ -193,7 +195,7 @@ class ResultFile:
                             break
                         line += b"\n"
                     record = self._existing(number, line, made_by)
-                    if record["status"] == "failed" or record.get("failed_orders"):
+                    if record["status"] == "failed" or (record["failed_orders"] and not self._keep_failed_orders):
                         dropped = True
                     else:
                         kept.append(line)

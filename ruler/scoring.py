@@ -75,6 +75,7 @@ class Ruler:
         prompt_version: of the prompts' layout, with the options that change it.
         orders: in how many orders each judge is shown a group; "full": each rollout once in each slot.
         adaptive: whether orders beyond the second are asked only where the first two disagree.
+        min_orders: how many orders must have an answer; None: all.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Ruler:
         self.adaptive = adaptive
         self._plan_options = PlanOptions(orders=orders, max_block=max_block, context_tokens=context_tokens)
         self.prompt_version = self.options.version + self._plan_options.version + _images_version(infos)
-        self._min_orders = min_orders
+        self.min_orders = min_orders
         self._slots = SlotMeans()
         self._noise = NoisePool()
         self._absolute = absolute
@@ -196,11 +197,11 @@ class Ruler:
         if self.adaptive:
             await self._ask(group, polls, [poll.questions(2) for poll in polls])
             # Nothing more is bought for a group that fails in any case.
-            if not any(poll.is_lost(self._min_orders) for poll in polls):
+            if not any(poll.is_lost(self.min_orders) for poll in polls):
                 await self._ask(group, polls, [poll.questions() if poll.is_disputed() else [] for poll in polls])
         else:
             await self._ask(group, polls, [poll.questions() for poll in polls])
-        lacking = [poll for poll in polls if not poll.suffices(self._min_orders)]
+        lacking = [poll for poll in polls if not poll.suffices(self.min_orders)]
         if lacking:
             raise joint_error(
                 [outcome for poll in lacking for outcome in poll.outcomes], sum((poll.usage for poll in polls), Usage())

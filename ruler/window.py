@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 
-from ruler.errors import ConfigError
+from ruler.errors import ConfigError, describe
 from ruler.packing import PackedPrompt
 from ruler.token_bound import token_bound
 from ruler.types import JudgeInfo
@@ -90,11 +91,12 @@ def _checked(judge_name: str, count: Callable[[str], int]) -> Callable[[str], in
     def count_tokens(text: str) -> int:
         try:
             number: object = count(text)
-        except Exception as error:
-            raise ConfigError(f"judge {judge_name}: count_tokens raised {type(error).__name__}: {error}") from error
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        except (Exception, SystemExit, GeneratorExit) as error:
+            raise ConfigError(f"judge {judge_name}: count_tokens raised {describe(error)}") from error
+        # Numbers of numpy and its like are welcome.
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
             raise ConfigError(f"judge {judge_name}: count_tokens: expected a whole number, got {number!r:.80}")
-        return number
+        return int(number)
 
     return count_tokens
 

@@ -239,14 +239,15 @@ def test_failed_orders_are_shown(fives: Path, tmp_path: Path) -> None:
     assert b"3 orders (1 failed), " in shown
 
 
-def test_failed_orders_are_asked_again_when_the_file_is_continued(fives: Path, tmp_path: Path) -> None:
+def test_failed_orders_are_asked_again_where_all_are_needed(fives: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    command = ("score", fives, "--judge", NOISY, "--orders", "2", "--min-orders", "1", "--out", out)
+    command = ("score", fives, "--judge", NOISY, "--orders", "2", "--out", out)
     assert run(*command).returncode == 0
     whole = lines(out)
     maimed = whole[0] | {"failed_orders": [{"judge": "m", "order": 1, "reason": "reply", "message": "no"}]}
     write(out, [maimed, *whole[1:]])
-    done = run(*command)
-    assert b"1 scored, 0 tied, 0 failed, 11 already there" in done.stdout
+    assert b"0 scored, 0 tied, 0 failed, 12 already there" in run(*command, "--min-orders", "1").stdout
+    assert any("failed_orders" in line for line in lines(out))
+    assert b"1 scored, 0 tied, 0 failed, 11 already there" in run(*command).stdout
     assert sorted(line["group_id"] for line in lines(out)) == sorted(line["group_id"] for line in whole)
     assert not any("failed_orders" in line for line in lines(out))

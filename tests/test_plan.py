@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,19 @@ def test_a_longer_cut_is_found_where_the_shortest_shares_less() -> None:
     found = plan(group, context_tokens)
     assert not found.in_blocks
     assert not over(found, context_tokens)
+
+
+def test_the_error_names_prompts_that_do_not_fit_whatever_the_orders() -> None:
+    sizes = [1, 1, 90, 90, 1, 1, 1]
+    group = Group.of([agent(f"{n}", "", words(n, size)) for n, size in enumerate(sizes)], id="uneven")
+    messages = set()
+    for orders in (1, 2, 4, "full"):
+        with pytest.raises(PackingError) as raised:
+            plan(group, 2_300, orders=orders)
+        messages.add(str(raised.value))
+    (message,) = messages
+    tokens, room = (int(found.replace(",", "")) for found in re.findall(r"has (?:room for )?([\d,]+)", message))
+    assert tokens > room
 
 
 async def test_a_counter_that_fails_fails_its_group_and_no_other() -> None:

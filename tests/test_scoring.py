@@ -401,7 +401,7 @@ async def test_a_prompt_that_cannot_fit_the_window_is_a_packing_error_and_is_not
     judge.info = JudgeInfo("scripted", "s", context_tokens=8000, sampling=Sampling(max_tokens=500))
     assert (await Ruler(judge).score(group)).status == "scored"
     judge.info = JudgeInfo("scripted", "s", context_tokens=6500, sampling=Sampling(max_tokens=500))
-    with pytest.raises(PackingError, match=r"'big': .*'r1', 'r2' has 6,\d\d\d tokens .estimated., .* room for 5,968"):
+    with pytest.raises(PackingError, match=r"'big': .*'r2', 'r1' has 6,\d\d\d tokens .estimated., .* room for 5,968"):
         await Ruler(judge).score(group)
     (failed,) = await Ruler(judge).score_many([group])
     assert isinstance(failed, FailedGroup)
@@ -484,3 +484,17 @@ async def test_a_stream_that_is_left_while_its_source_waits_leaves_no_task() -> 
     await anext(stream)
     await stream.aclose()
     assert asyncio.all_tasks() == before
+
+
+async def test_a_judge_whose_error_cannot_be_printed_fails_its_group_and_no_other() -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    async def judge(request: JudgeRequest) -> JudgeReply:
+        raise Unprintable
+
+    results = await Ruler(judge).score_many([Group.of(["a", "b"]), Group.of(["c", "d"])])
+    assert [(result.status, result.message) for result in results if isinstance(result, FailedGroup)] == [
+        ("failed", "the judge raised Unprintable")
+    ] * 2

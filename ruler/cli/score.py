@@ -170,7 +170,7 @@ class _Run:
             "adaptive": ruler.adaptive,
             "prompt_version": ruler.prompt_version,
         }
-        self.file = ResultFile(out, made_by=made_by) if out else None
+        self.file = ResultFile(out, made_by=made_by, keep_failed_orders=ruler.min_orders is not None) if out else None
         self.interrupted = False
         self._ruler = ruler
         self._loaded = loaded
