@@ -20,6 +20,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from ruler.messages import Part
 
 MIN_CHARS = 200
 """Shorter runs stay where they are. One of this length that stands twice just pays for the words of the block."""
+
+_MUCH = 0.1
+"""Part of all text that may still stand several times before it is tried the other way round."""
 
 TAG = "shared_text"
 EXPLANATION = "Long texts that occur more than once. In a rollout, [text N] stands for the text under that name here."
@@ -57,14 +61,34 @@ def share(rollouts: Sequence[Sequence[Part]]) -> SharedText:
     should come sorted by content. Linear in the length of the text.
     """
     parts = [part for rollout in rollouts for part in rollout if isinstance(part, str)]
-    lines = _Lines(parts)
-    copies = _find_copies(lines)
-    texts, runs = _name(lines, copies)
-    shown = iter(_refer(lines, runs))
+    texts, shown, repeated = _share(parts)
+    if repeated > _MUCH * sum(map(len, parts)):
+        # The first to hold a text is its original. One that quotes it with gaps makes a poor one for all the others.
+        back_texts, back_shown, _ = _share(parts[::-1])
+        if _size(back_texts, back_shown) < _size(texts, shown):
+            texts, shown = back_texts, back_shown[::-1]
+    each = iter(shown)
     return SharedText(
         texts,
-        tuple(tuple(next(shown) if isinstance(part, str) else part for part in rollout) for rollout in rollouts),
+        tuple(tuple(next(each) if isinstance(part, str) else part for part in rollout) for rollout in rollouts),
     )
+
+
+def _share(parts: Sequence[str]) -> tuple[dict[int, str], list[str], int]:
+    """Number -> text, the parts with references, and how many characters of lines that occur again are left there."""
+    lines = _Lines(parts)
+    texts, runs = _name(lines, _find_copies(lines))
+    times = Counter(lines.content)
+    repeated = sum(
+        stop - start
+        for start, stop, content in zip(lines.start, lines.stop, lines.content, strict=True)
+        if times[content] > 1
+    ) - sum(lines.num_chars(first, end) for first, end, _ in runs)
+    return texts, _refer(lines, runs), repeated
+
+
+def _size(texts: Mapping[int, str], shown: Sequence[str]) -> int:
+    return sum(map(len, texts.values())) + sum(map(len, shown))
 
 
 def references(parts: Iterable[Part]) -> tuple[int, ...]:

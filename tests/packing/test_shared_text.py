@@ -407,3 +407,14 @@ def test_a_rollout_that_quotes_in_pieces_does_not_bring_the_text_back_into_the_o
     assert sum(len(part) for rollout in shared.rollouts[:3] for part in rollout) < 0.2 * len(honest[0])
     assert sum(map(len, shared.texts.values())) <= len(honest[0])
     assert len(shared.rollouts[3][0]) < len(quoting)
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_nor_does_one_that_quotes_with_gaps_wherever_it_stands(place: int) -> None:
+    lines = [f"line {n:04} abcdefgh" for n in range(600)]
+    honest = ["\n".join([f"start {n}", *lines]) for n in range(6)]
+    gaps = "\n".join("\n".join([*lines[n : n + 11], f"--- {n}"]) for n in range(1, 600, 21))
+    texts = [*honest[:place], gaps, *honest[place:]]
+    shared = share([(text,) for text in texts])
+    others = [rollout for number, rollout in enumerate(shared.rollouts) if number != place]
+    assert sum(len(part) for rollout in others for part in rollout) < 0.25 * len(honest[0])
