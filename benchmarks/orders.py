@@ -27,6 +27,7 @@ from rich.table import Table
 from judges.simulated import Behaviour, SimulatedJudge, SlotShape
 from ruler import DEFAULT_RUBRIC, FailedGroup, Group, JudgeRequest, Ruler, ScoredGroup
 from ruler.aggregate import reliability
+from ruler.agreement import agree
 from ruler.orders import Orders, plan_orders
 from ruler.packing import pack
 from ruler.reply import read_reply, reply_schema
@@ -189,7 +190,8 @@ def compare(results: Sequence[ScoredGroup], truth: Truth) -> dict[str, float | N
         scores = [value for value in result.scores if value is not None]
         x, y = _centred(scores), _centred(truth.values[result.group_id])
         ranks.append(spearman(x, y))
-        pairs.append(_pairwise(x, y))
+        agreed = agree(x, y)
+        pairs.append(agreed.correct / agreed.pairs)
         covariance += _dot(x, y)
         score_squares += _dot(x, x)
         truth_squares += _dot(y, y)
@@ -235,17 +237,6 @@ def _runs(ordered: Sequence[float]) -> Iterator[tuple[int, int]]:
         if last == len(ordered) or ordered[last] != ordered[first]:
             yield first, last
             first = last
-
-
-def _pairwise(x: Sequence[float], y: Sequence[float]) -> float:
-    """Share of pairs that x orders as y does; ties in x count half."""
-    right = number = 0.0
-    for i in range(len(x)):
-        for j in range(i):
-            if y[i] != y[j]:
-                number += 1
-                right += 0.5 if x[i] == x[j] else float((x[i] > x[j]) == (y[i] > y[j]))
-    return right / number
 
 
 def _centred(values: Sequence[float]) -> list[float]:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from judges.threads import hand_over
-from ruler.errors import JudgeRejected, RulerError
+from ruler.errors import JudgeRejected, RulerError, describe
 
 _Question = TypeVar("_Question")
 _Prepared = TypeVar("_Prepared")
@@ -179,4 +179,4 @@ def _for_caller(error: Exception) -> Exception:
     """An exception of its own for each caller, without the frames that may hold the device's memory."""
     if isinstance(error, RulerError):
         return copy.copy(error)
-    return JudgeRejected(" ".join(f"unforeseen: {type(error).__name__}: {error}".split())[:500])
+    return JudgeRejected(" ".join(f"unforeseen: {describe(error)}".split())[:500])

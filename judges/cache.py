@@ -17,7 +17,7 @@ from typing import Literal, TypeVar, get_args
 
 from judges.store import Entry, Store, StoreError
 from judges.wrapper import JudgeWrapper
-from ruler.errors import ConfigError, JudgeError, JudgeRejected, ReplyError, RulerError
+from ruler.errors import ConfigError, JudgeError, JudgeRejected, ReplyError, RulerError, describe
 from ruler.types import Judge, JudgeInfo, JudgeReply, JudgeRequest, Sampling, Usage, judge_info, with_usage
 
 CacheMode = Literal["use", "refresh", "readonly"]
@@ -157,7 +157,7 @@ class CachedJudge(JudgeWrapper):
                 raise
             if isinstance(error, RulerError):
                 raise with_usage(error, Usage()) from error
-            raise JudgeError(f"the judge raised {type(error).__name__}: {error}", usage=Usage()) from error
+            raise JudgeError(f"the judge raised {describe(error)}", usage=Usage()) from error
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():

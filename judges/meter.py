@@ -10,7 +10,7 @@ from functools import partial
 from judges.estimate import TokenEstimator
 from judges.gate import Gate
 from judges.wrapper import JudgeWrapper
-from ruler.errors import BudgetExceeded, ConfigError, JudgeError, RulerError
+from ruler.errors import BudgetExceeded, ConfigError, JudgeError, RulerError, describe
 from ruler.types import Judge, JudgeReply, JudgeRequest, Usage, judge_info, reply_fault, usage_of
 
 
@@ -154,7 +154,7 @@ class MeteredJudge(JudgeWrapper):
             raise
         except (SystemExit, GeneratorExit) as error:
             # From a task these would end the event loop, and with it everybody else's calls.
-            raise JudgeError(f"the judge raised {type(error).__name__}: {error}", usage=usage) from error
+            raise JudgeError(f"the judge raised {describe(error)}", usage=usage) from error
         finally:
             self._meter.settle(self._name, usage, amount)
         if self._meter.capped:

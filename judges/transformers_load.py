@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from judges.transformers_model import TransformersModel
-from ruler.errors import ConfigError, JudgeUnavailable
+from ruler.errors import ConfigError, JudgeUnavailable, describe
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.2}
@@ -165,4 +165,4 @@ def _differences(model: Any, loaded: TransformersModel) -> list[float]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return " ".join(describe(error).split())[:300]

@@ -173,7 +173,8 @@ def merge(judged: Sequence[JudgedOrder], slots: SlotMeans, *, noise: NoisePool |
     elif noise is None:
         errors = _standard_errors(design, prompts, slots)
     else:
-        errors = _common_errors(design, noise.of(prompts[0].judge))
+        variance = noise.of(prompts[0].judge)
+        errors = None if variance is None else _errors(design, [variance] * design.size)
     return Merged(
         scores=scores,
         stderr=None if errors is None else dict(zip(design.ids, errors, strict=True)),
@@ -238,6 +239,15 @@ class Reliability:
         self._noise: list[float] = []
         self._spread: list[float] = []
 
+    @classmethod
+    def of(cls, results: Iterable[ScoredGroup | FailedGroup]) -> Reliability:
+        """That of these results; failed groups do not count."""
+        pool = cls()
+        for result in results:
+            if isinstance(result, ScoredGroup):
+                pool.add(result)
+        return pool
+
     def add(self, result: ScoredGroup) -> None:
         """Takes one group in; rollouts that read the same count once, a group without standard errors does not."""
         own = [score for score in result.rollouts if score.same_as is None]
@@ -280,11 +290,7 @@ def spearman_brown(agreement: float | None, num_orders: int) -> float | None:
 
 def reliability(results: Iterable[ScoredGroup | FailedGroup]) -> float | None:
     """`Reliability.value` of all these results; failed groups do not count."""
-    pool = Reliability()
-    for result in results:
-        if isinstance(result, ScoredGroup):
-            pool.add(result)
-    return pool.value
+    return Reliability.of(results).value
 
 
 def _standard_errors(design: Design, prompts: Sequence[JudgedOrder], slots: SlotMeans) -> list[float] | None:
@@ -298,26 +304,17 @@ def _standard_errors(design: Design, prompts: Sequence[JudgedOrder], slots: Slot
     variance, degrees = noise
     # A rollout's own squares, brought to the sum that noise alone would leave.
     own = [variance * degrees * square / total if total > _EQUAL else 0.0 for square in squares]
-    offset_error = design.offset_error()
-    return [
-        math.sqrt(
-            (1 - 1 / design.size)
-            * (1 / design.counts[rollout] + offset_error)
-            * (_PRIOR_DEGREES * variance + square)
-            / (_PRIOR_DEGREES + degrees / design.size)
-        )
-        for rollout, square in enumerate(own)
-    ]
+    weight = _PRIOR_DEGREES + degrees / design.size
+    drawn = [(_PRIOR_DEGREES * variance + square) / weight for square in own]
+    return _errors(design, drawn)
 
 
-def _common_errors(design: Design, variance: float | None) -> list[float] | None:
-    """Rollout by rollout, from the variance of the noise of one score."""
-    if variance is None:
-        return None
+def _errors(design: Design, variances: Sequence[float]) -> list[float]:
+    """The standard error of each rollout's score, from the variance of the noise of one of its scores."""
     offset_error = design.offset_error()
     return [
         math.sqrt((1 - 1 / design.size) * (1 / design.counts[rollout] + offset_error) * variance)
-        for rollout in range(design.size)
+        for rollout, variance in enumerate(variances)
     ]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from operator import mul
 from typing import TypeAlias
 
+from ruler.orders import count_parts
 from ruler.types import JudgedOrder
 
 RIDGE = 1.0
@@ -43,19 +44,8 @@ class Design:
     @property
     def degrees(self) -> int:
         """Of freedom of the residuals, with one value fitted for each rollout and each prompt."""
-        # Prompts that share no rollout, over others neither, fall into parts; each part has one value too many.
-        part = list(range(self.size))
-
-        def root(rollout: int) -> int:
-            while part[rollout] != rollout:
-                part[rollout] = rollout = part[part[rollout]]
-            return rollout
-
-        for shown in self.prompts:
-            for rollout in shown:
-                part[root(rollout)] = root(shown[0])
-        num_parts = sum(root(rollout) == rollout for rollout in range(self.size))
-        return self.num_shown - self.size - len(self.prompts) + num_parts
+        # Each part of prompts that are not linked has one value too many.
+        return self.num_shown - self.size - len(self.prompts) + count_parts(self.prompts)
 
     def means(self, values: Values) -> list[float]:
         """Rollout by rollout."""

@@ -146,8 +146,8 @@ def _blocks(
     return tuple(map(tuple, blocks))
 
 
-def linked(blocks: Iterable[Sequence[Hashable]]) -> bool:
-    """Whether every rollout can be reached from every other over blocks that share one; True when there is none."""
+def count_parts(blocks: Iterable[Sequence[Hashable]]) -> int:
+    """Into how many parts the blocks fall, of which no two share a rollout, over other blocks neither."""
     parts: list[set[Hashable]] = []
     for block in blocks:
         joined = set(block)
@@ -158,4 +158,9 @@ def linked(blocks: Iterable[Sequence[Hashable]]) -> bool:
             else:
                 joined |= part
         parts = [*apart, joined]
-    return len(parts) <= 1
+    return len(parts)
+
+
+def linked(blocks: Iterable[Sequence[Hashable]]) -> bool:
+    """Whether every rollout can be reached from every other over blocks that share one; True when there is none."""
+    return count_parts(blocks) <= 1

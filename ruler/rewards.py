@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
-from ruler.errors import ConfigError, GroupError
+from ruler.errors import ConfigError, GroupError, describe
 from ruler.rules import Check
 from ruler.types import FailedGroup, Group, Rollout, ScoredGroup
 
@@ -73,7 +73,7 @@ class Rule:
         except GroupError as error:
             raise GroupError(f"{where}: {error}") from error
         except Exception as error:
-            raise GroupError(f"{where}: raised {type(error).__name__}: {error}") from error
+            raise GroupError(f"{where}: raised {describe(error)}") from error
         if inspect.iscoroutine(value):
             value.close()
         if not isinstance(value, int | float) or not 0 <= value <= 1:

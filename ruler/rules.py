@@ -23,6 +23,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from ruler.errors import ConfigError, GroupError
+from ruler.messages import Message
 from ruler.types import Group, Rollout
 
 Check: TypeAlias = Callable[[Rollout, Group], float]
@@ -40,8 +41,12 @@ def final_answer(rollout: Rollout) -> str:
     """
     for message in reversed(rollout.messages):
         if message.role == "assistant":
-            return "\n".join(part for part in message.content if isinstance(part, str))
+            return _text(message)
     return ""
+
+
+def _text(message: Message) -> str:
+    return "\n".join(part for part in message.content if isinstance(part, str))
 
 
 # Extractors
@@ -420,8 +425,7 @@ def _num_tool_calls(rollout: Rollout, *, tool: str | None) -> int:
 
 
 def _num_tool_errors(rollout: Rollout, *, is_error: Callable[[str], bool]) -> int:
-    results = (message.content for message in rollout.messages if message.role == "tool")
-    return sum(is_error("\n".join(part for part in content if isinstance(part, str))) for content in results)
+    return sum(is_error(_text(message)) for message in rollout.messages if message.role == "tool")
 
 
 # The rest

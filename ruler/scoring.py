@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import get_args
 
 from ruler.aggregate import NoisePool, SlotMeans, merge
@@ -305,13 +305,13 @@ class Ruler:
     def _result(self, group: Group, polls: Sequence[Poll]) -> ScoredGroup:
         """The group with what its judges say; tied when nobody was asked."""
         asked = [poll for poll in polls if poll.orders_used]
-        judged = [one for poll in asked for one in poll.judged]
-        for one in judged:
+        judged = [poll.judged for poll in asked]
+        for one in chain.from_iterable(judged):
             self._slots.add(one)
-        for poll in asked if self.adaptive else ():
-            self._noise.add(poll.judged, self._slots)
+        for orders in judged if self.adaptive else ():
+            self._noise.add(orders, self._slots)
         noise = self._noise if self.adaptive else None
-        merged = [merge(poll.judged, self._slots, noise=noise) for poll in asked]
+        merged = [merge(orders, self._slots, noise=noise) for orders in judged]
         jurors = [poll.juror(one, group) for poll, one in zip(asked, merged, strict=True)]
         packed = [poll.plan.packed for poll in polls]
         first = packed[0].representatives
@@ -348,8 +348,8 @@ class Ruler:
             orders=self.orders,
             adaptive=self.adaptive,
             orders_used=min((poll.orders_used for poll in asked), default=0),
-            agreement=mean_agreement([poll.judged for poll in asked]),
-            judged=tuple(judged),
+            agreement=mean_agreement(judged),
+            judged=tuple(chain.from_iterable(judged)),
             failed_orders=tuple(failed for poll in polls for failed in poll.failed_orders()),
             clipped=sum(one.clipped for one in merged),
             absolute=bool(jurors) and len(group.rollouts) == 1,

@@ -57,9 +57,9 @@ class Window:
 
     def tokens(self, prompt: PackedPrompt) -> int:
         """Tokens of the prompt: those of its parts or of the whole, whichever are more."""
-        parts = sum(map(self._count, (text for _, text in prompt.parts)))
         system, user = prompt.parts[0][1], "".join(text for _, text in prompt.parts[1:])
-        return max(parts, self._count(system) + self._count(user)) + _num_images(prompt) * _IMAGE_TOKENS
+        whole = self._count(system) + self._count(user) + _num_images(prompt) * _IMAGE_TOKENS
+        return max(self._parts(prompt), whole)
 
     def fits(self, prompt: PackedPrompt) -> bool:
         """Whether prompt and reply fit. Counts tokens only where the length does not settle it, and the whole last."""
@@ -68,8 +68,11 @@ class Window:
         if sum(_most_tokens(text) for _, text in prompt.parts) + images <= room:
             return True
         # Part by part first: most parts stand in several prompts, and are counted once.
-        parts = sum(map(self._count, (text for _, text in prompt.parts)))
-        return parts + images <= room and self.tokens(prompt) <= room
+        return self._parts(prompt) <= room and self.tokens(prompt) <= room
+
+    def _parts(self, prompt: PackedPrompt) -> int:
+        """Tokens of the parts, each counted by itself."""
+        return sum(self._count(text) for _, text in prompt.parts) + _num_images(prompt) * _IMAGE_TOKENS
 
     def _count(self, text: str) -> int:
         if text not in self._counted:

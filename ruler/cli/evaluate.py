@@ -131,10 +131,7 @@ def evaluate(
     failures = [result for result in results if isinstance(result, FailedGroup)]
     rows = _compare(ruler, labelled, results, min_gap)
     usage = sum((result.usage for result in results), Usage())
-    agrees = Reliability()
-    for result in results:
-        if isinstance(result, ScoredGroup):
-            agrees.add(result)
+    agrees = Reliability.of(results)
     skipped = source.groups - len(labelled)
     if json_report:
         report: dict[str, Any] = {
