@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -37,10 +37,19 @@ _NO_JUDGE = (
 )
 
 
+def one_or_several(value: object) -> object:
+    """Reads a SPEC or a list of SPECs, for fields that hold a tuple of them."""
+    if not isinstance(value, str | list | tuple):
+        raise PydanticCustomError("spec", "expected a SPEC or a list of SPECs")
+    return (value,) if isinstance(value, str) else value
+
+
 class Settings(BaseModel):
     """Who judges, and what a run may cost. `read_settings` makes it from a file, the environment and options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    in_environment: ClassVar[tuple[str, ...]] = ("judge", "cache")
+    """Settings that the environment may give, under RULER_ and their name in capitals."""
 
     judge: tuple[StrictStr, ...] = ()
     """SPECs; several are a jury."""
@@ -54,12 +63,10 @@ class Settings(BaseModel):
     max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False, strict=True)
     max_total_tokens: StrictInt | None = Field(default=None, gt=0)
 
-    @field_validator("judge", "fallback", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        if not isinstance(value, str | list | tuple):
-            raise PydanticCustomError("spec", "expected a SPEC or a list of SPECs")
-        return (value,) if isinstance(value, str) else value
+    _one_or_several = field_validator("judge", "fallback", mode="before")(one_or_several)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 def read_settings(path: Path | None = None, **given: object) -> Settings:
@@ -72,13 +79,36 @@ def read_settings(path: Path | None = None, **given: object) -> Settings:
     Raises:
         ConfigError: the file cannot be read, a key is unknown or a value wrong; names all three.
     """
+    return read_settings_of(Settings, path, given)
+
+
+def read_settings_of(kind: type[S], path: Path | None, given: Mapping[str, object]) -> S:
+    """As `read_settings`, for settings that have more to them.
+
+    A value in the environment is read as TOML where it is that (`8`, `true`, `["a", "b"]`), else as text.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown or a value wrong; names all three.
+    """
     in_environment = os.environ.get("RULER_SETTINGS")
     named = path or (Path(in_environment) if in_environment else None)
-    values = _validated(_toml(named), f"settings {named}: ").model_dump(exclude_unset=True) if named else {}
-    environment = {name: os.environ.get(f"RULER_{name.upper()}", "").strip() or None for name in ("judge", "cache")}
+    values = _validated(kind, _toml(named), f"settings {named}: ").model_dump(exclude_unset=True) if named else {}
+    environment = {name: _from_environment(f"RULER_{name.upper()}") for name in kind.in_environment}
     for more in (environment, given):
-        values |= {key: value for key, value in more.items() if value is not None and value != []}
-    return _validated(values, "")
+        for key, value in more.items():
+            if isinstance(value, dict):
+                values[key] = {**values.get(key, {}), **value}
+            elif value is not None and value != []:
+                values[key] = value
+    return _validated(kind, values, "")
+
+
+def _from_environment(name: str) -> object:
+    text = os.environ.get(name, "").strip()
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        return text or None
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -90,16 +120,18 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"settings {path}: is not TOML: {error}") from error
 
 
-def _validated(values: Mapping[str, object], where: str) -> Settings:
+def _validated(kind: type[S], values: Mapping[str, object], where: str) -> S:
     try:
-        return Settings.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = ", ".join(Settings.model_fields)
-            raise ConfigError(f"{where}unknown setting {name!r}; known are {known}") from None
-        raise ConfigError(f"{where}{name}: {first['msg']}, got {first['input']!r:.80}") from None
+            known = f"; known are {', '.join(kind.model_fields)}" if len(first["loc"]) == 1 else ""
+            raise ConfigError(f"{where}unknown setting {name!r}{known}") from None
+        # What concerns several settings names them itself.
+        said = f"{name}: {first['msg']}, got {first['input']!r:.80}" if name else first["msg"]
+        raise ConfigError(where + said) from None
 
 
 @dataclass(frozen=True)
@@ -114,6 +146,8 @@ class LoadedJudges:
     """The `judges.cache.CachedJudge` of each stack."""
     closing: tuple[Any, ...]
     """Backends that hold an engine."""
+    uncached: tuple[Judge, ...]
+    """The same as `judges`, past the cache and without fallbacks: what is asked of them is asked every time."""
 
     @property
     def unreadable(self) -> int:
@@ -147,7 +181,9 @@ def load_judge(spec: str | None = None, *, truth: Quality | None = None) -> Judg
     return loaded.judges[0]
 
 
-def load_judges(settings: Settings, *, truth: Quality | None = None, ask: bool = True) -> LoadedJudges:
+def load_judges(
+    settings: Settings, *, truth: Quality | None = None, ask: bool = True, beside: LoadedJudges | None = None
+) -> LoadedJudges:
     """The judges that the settings name, each in a stack of its own, with one meter and one store.
 
     The stack, outermost first: cache, re-ask, retry, limits, meter, backend. A chain of fallbacks wraps whole stacks.
@@ -156,6 +192,7 @@ def load_judges(settings: Settings, *, truth: Quality | None = None, ask: bool =
         settings: who judges, and within which caps.
         truth: what `simulated?quality=truth` scores by.
         ask: False: only what the judges say of themselves is wanted; no key is needed and no cache is opened.
+        beside: judges of the same run: these count on their meter, and where there is a cache it is theirs.
 
     Raises:
         ConfigError: as `load_judge`; fallbacks together with a jury; a cap on money with an unknown price.
@@ -168,20 +205,25 @@ def load_judges(settings: Settings, *, truth: Quality | None = None, ask: bool =
     if settings.fallback and len(specs) > 1:
         raise ConfigError("fallback: stands in for one judge; a jury needs all of its members")
     will_be_asked = ask and settings.cache_mode != "readonly"
-    meter = _meter(settings if will_be_asked else Settings())  # where nothing can be spent no price need be known
-    store = _store(settings) if ask else None
+    # Where nothing can be spent no price need be known.
+    meter = beside.meter if beside else _meter(settings if will_be_asked else Settings())
+    store = _store(settings, beside) if ask else None
     stacks: list[Judge] = []
     backends: list[Any] = []
     for text in (*specs, *settings.fallback):
         spec = Spec.parse(text)
         backend = _backend(spec, truth, will_be_asked=will_be_asked)
         backends.append(backend)
-        stacks.append(_stack(backend, spec.around, meter, store, settings.cache_mode))
-    caches = tuple(stacks) if store is not None else ()
+        stacks.append(_stack(backend, spec.around, meter))
+    uncached = tuple(stacks[: len(specs)])
+    caches: tuple[Judge, ...] = ()
+    if store is not None:
+        stacks = [_cached(judge, store, settings.cache_mode) for judge in stacks]
+        caches = tuple(stacks)
     if settings.fallback:
         stacks = [_judges_module("fallback").FallbackJudge(stacks)]
     closing = tuple(backend for backend in backends if hasattr(backend, "close"))
-    return LoadedJudges(tuple(stacks), meter, store, caches, closing)
+    return LoadedJudges(tuple(stacks), meter, store, caches, closing, uncached)
 
 
 def wrap_judge(
@@ -200,11 +242,14 @@ def wrap_judge(
     """
     chosen = settings or read_settings()
     meter = meter or _meter(chosen)
-    return _stack(judge, Around.parse(options), meter, _store(chosen), chosen.cache_mode)
+    store = _store(chosen)
+    stack = _stack(judge, Around.parse(options), meter)
+    return stack if store is None else _cached(stack, store, chosen.cache_mode)
 
 
-def _store(settings: Settings) -> Store | None:
-    store = open_store(settings.cache)
+def _store(settings: Settings, beside: LoadedJudges | None = None) -> Store | None:
+    shared = beside is not None and beside.store is not None and settings.cache != "off"
+    store = beside.store if beside and shared else open_store(settings.cache)
     if store is None and settings.cache_mode != "use":
         raise ConfigError(f"cache_mode {settings.cache_mode!r}: there is no cache (cache = 'off')")
     return store
@@ -217,7 +262,8 @@ def _meter(settings: Settings) -> Meter:
     return meter
 
 
-def _stack(judge: Judge, around: Around, meter: Meter, store: Store | None, cache_mode: str) -> Judge:
+def _stack(judge: Judge, around: Around, meter: Meter) -> Judge:
+    """All layers but the cache, which goes around them."""
     # The meter sees every attempt. The limits see every attempt, too, and hold no place while a retry waits. The re-ask
     # is under the cache, so that the first usable reply is kept under the question that was asked.
     limits = _judges_module("limits")
@@ -225,9 +271,12 @@ def _stack(judge: Judge, around: Around, meter: Meter, store: Store | None, cach
     judge = limits.LimitedJudge(judge, limits.Limits(**around.limits))
     judge = _judges_module("retry").RetryingJudge(judge, **around.retry)
     judge = _judges_module("reask").ReaskingJudge(judge, max_reasks=around.max_reasks)
-    if store is not None:
-        judge = _judges_module("cache").CachedJudge(judge, store, mode=cache_mode)
     return judge
+
+
+def _cached(judge: Judge, store: Store, cache_mode: str) -> Judge:
+    cached: Judge = _judges_module("cache").CachedJudge(judge, store, mode=cache_mode)
+    return cached
 
 
 def open_store(location: str | None = None) -> Store | None:

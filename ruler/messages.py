@@ -146,7 +146,7 @@ def read_messages(value: object, *, field: str = "messages", role: str = "assist
 
 
 def read_tools(value: object, *, field: str = "tools") -> tuple[Tool, ...]:
-    """Tool definitions in the OpenAI, flat or Anthropic form, in the given order.
+    """Tool definitions in the OpenAI, flat or Anthropic form, in the given order; a `Tool` is as it is.
 
     Raises:
         GroupError: not a list, or a tool without a name.
@@ -155,6 +155,9 @@ def read_tools(value: object, *, field: str = "tools") -> tuple[Tool, ...]:
         raise GroupError(f"{field}: expected a list of tool definitions, got {_shown(value)}")
     tools = []
     for i, item in enumerate(value):
+        if isinstance(item, Tool):
+            tools.append(item)
+            continue
         where = f"{field}[{i}]"
         given = _mapping(item, where)
         inner = given.get("function")

@@ -1,4 +1,4 @@
-"""JSONL files of groups: plain, gzip (`.gz`), or `-` for standard input.
+"""Groups as JSON lines, read and written; files of them are plain, gzip (`.gz`), or `-` for standard input.
 
 One line is one group. A bad line gives one clear error and does not hide the others.
 """
@@ -6,18 +6,20 @@ One line is one group. A bad line gives one clear error and does not hide the ot
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
+import re
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import IO, Annotated, Any, TextIO, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ruler.errors import ConfigError, GroupError
-from ruler.messages import read_messages
+from ruler.messages import Media, Message, Tool, read_messages
 from ruler.types import Group, Rollout
 
 
@@ -76,6 +78,7 @@ class _GroupRecord(BaseModel):
 
 
 _RECORD: TypeAdapter[_GroupRecord] = TypeAdapter(_GroupRecord)
+_TOO_DEEP = "nested too deeply to be read"
 
 
 def read_labelled(path: str) -> Iterator[LabelledGroup | BadLine]:
@@ -104,8 +107,6 @@ def read_labelled(path: str) -> Iterator[LabelledGroup | BadLine]:
                 raise GroupError(f"group {group.id!r}: repeats line {earlier}, which is judged once")
         except GroupError as error:
             yield BadLine(path, number, str(error))
-        except RecursionError:
-            yield BadLine(path, number, "nested too deeply to be read")
         else:
             yield labelled
 
@@ -114,6 +115,23 @@ def read_groups(path: str) -> Iterator[Group | BadLine]:
     """As `read_labelled`, without truth."""
     for found in read_labelled(path):
         yield found if isinstance(found, BadLine) else found.group
+
+
+def read_group(line: bytes) -> Group:
+    """The group of one line, or of a request's body; truth in it is left out.
+
+    Raises:
+        GroupError: it is no group; names the field and the value, or the place that is not JSON.
+    """
+    return _read_line(line).group
+
+
+def read_record(data: object) -> Group:
+    """As `read_group`, for an object that is read from JSON already."""
+    try:
+        return _read_data(data).group
+    except RecursionError:
+        raise GroupError("nested too deeply to be read") from None
 
 
 def count_lines(path: str) -> int:
@@ -152,23 +170,37 @@ def copy_stream(stream: TextIO | None, mode: str) -> IO[bytes]:
 
 def _read_line(line: bytes) -> LabelledGroup:
     try:
-        data = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
+        return _read(_parse(line))
+    except RecursionError:
+        raise GroupError(_TOO_DEEP) from None
+
+
+def _parse(line: bytes) -> object:
+    try:
+        return json.loads(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         raise GroupError(f"not UTF-8: byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise GroupError(f"not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise GroupError(f"not JSON that can be read: {error}") from None
+
+
+def _read(data: object) -> LabelledGroup:
+    return _read_data(data)
+
+
+def _read_data(data: object) -> LabelledGroup:
     if isinstance(data, list):
         return LabelledGroup(Group.of(data), {})
     try:
-        record = _RECORD.validate_python(data)
+        return _labelled(_RECORD.validate_python(data))
     except ValidationError as error:
-        raise GroupError(_first_fault(error)) from None
-    return _labelled(record)
+        raise GroupError(first_fault(error)) from None
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """The first of the faults in one line: where, what was expected, what is there."""
     fault = error.errors(include_url=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     shown = repr(fault["input"])
@@ -222,3 +254,120 @@ def _reference(value: object) -> object:
 
 def _without_truth(record: BaseModel) -> dict[str, Any]:
     return {key: value for key, value in (record.model_extra or {}).items() if key != "truth"}
+
+
+_SPLIT_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def group_record(group: Group) -> dict[str, Any]:
+    """The group as the JSON object of docs/formats.md, without metadata: read, it is this group again.
+
+    The task stands once, and in every rollout too where a rollout cannot be read without it: it answers a tool call of
+    the task, or begins with the task's messages again.
+
+    Raises:
+        GroupError: an id, or messages that were put together by hand, would be read as something else.
+    """
+    name = f"group {group.id!r}: "
+    for field, text in (("id", group.id), *(("rollout id", rollout.id) for rollout in group.rollouts)):
+        if _SPLIT_PAIR.search(text):
+            raise GroupError(f"{name}{field}: {text!r} holds one character as two surrogates, and JSON as one")
+    task: dict[str, Any] = {}
+    if group.task:
+        task["messages"] = _message_records(group.task)
+    if group.tools:
+        task["tools"] = _tool_records(group.tools)
+    if group.reference is not None:
+        task["reference"] = group.reference
+    shared = group.task if any(_needs(rollout, group.task) for rollout in group.rollouts) else ()
+    rollouts = [_rollout_record(rollout, shared) for rollout in group.rollouts]
+    record = {"group_id": group.id, **({"task": task} if task else {}), "rollouts": rollouts}
+    read = read_record(record)
+    for field, there, here in (
+        ("task", read.task, group.task),
+        ("tools", read.tools, group.tools),
+        *(
+            (f"rollout {one.id!r}", other, replace(one, metadata={}))
+            for one, other in zip(group.rollouts, read.rollouts, strict=True)
+        ),
+    ):
+        if there != here:
+            raise GroupError(
+                f"{name}{field}: chat messages and tools cannot say {here!r:.200}; they would be read as {there!r:.200}"
+            )
+    return record
+
+
+def _needs(rollout: Rollout, task: tuple[Message, ...]) -> bool:
+    """Whether the rollout is read as it is only after the task's messages."""
+    messages = rollout.messages
+    if not messages:
+        return rollout.finish_reason == ""  # which only a last message can say
+    before_calls = itertools.takewhile(lambda message: not message.tool_calls, messages)
+    return messages[: len(task)] == task or any(message.answers is not None for message in before_calls)
+
+
+def _rollout_record(rollout: Rollout, task: tuple[Message, ...]) -> dict[str, Any]:
+    messages = _message_records((*task, *rollout.messages))
+    record: dict[str, Any] = {"id": rollout.id, "messages": messages}
+    if rollout.tools is not None:
+        record["tools"] = _tool_records(rollout.tools)
+    if rollout.finish_reason:
+        record["finish_reason"] = rollout.finish_reason
+    elif rollout.finish_reason is not None and messages:
+        # An empty one is read where its source had it: on the last message.
+        messages[-1]["finish_reason"] = rollout.finish_reason
+    if rollout.histories:
+        record["histories"] = {history.name: _message_records(history.messages) for history in rollout.histories}
+    return record
+
+
+def _message_records(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The messages of one conversation in OpenAI's form, with ids that tie tool messages to the calls they answer."""
+    records: list[dict[str, Any]] = []
+    first = num_calls = 0
+    for message in messages:
+        record: dict[str, Any] = {"role": message.role, "content": _content_record(message.content)}
+        if message.tool_calls:
+            first, num_calls = num_calls, num_calls + len(message.tool_calls)
+            record["tool_calls"] = [
+                {"id": f"call_{n}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for n, call in enumerate(message.tool_calls, first)
+            ]
+        if message.role == "tool":
+            # An id that no call has, where none is answered: without an id the next open call would be taken.
+            answered = None if message.answers is None else first + message.answers
+            record["tool_call_id"] = "none" if answered is None else f"call_{answered}"
+            if answered is None and message.name is not None:
+                record["name"] = message.name
+        if message.reasoning:
+            record["reasoning_content"] = message.reasoning
+        if message.refusal:
+            record["refusal"] = message.refusal
+        records.append(record)
+    return records
+
+
+def _content_record(content: Sequence[str | Media]) -> object:
+    if not content:
+        return ""
+    if len(content) == 1 and isinstance(content[0], str):
+        return content[0]
+    return [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind, "url": part.url}
+        for part in content
+    ]
+
+
+def _tool_records(tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                **({"description": tool.description} if tool.description else {}),
+                **({"parameters": json.loads(tool.parameters)} if tool.parameters else {}),
+            },
+        }
+        for tool in tools
+    ]

@@ -1,4 +1,7 @@
-"""Scored groups as JSONL: plain, gzip (`.gz`), or `-` for standard output. A run that stopped can be continued."""
+"""Scored groups as JSON lines, written and read; files of them are plain, gzip (`.gz`), or `-` for standard output.
+
+A run into a file that stopped can be continued.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ import shutil
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ruler.errors import ConfigError
-from ruler.records import copy_stream, open_read
-from ruler.types import FailedGroup, Group, Juror, ScoredGroup, Usage
+from ruler.packing import PackedPrompt
+from ruler.records import copy_stream, first_fault, open_read
+from ruler.types import FailedGroup, FailedOrder, Group, JudgedOrder, Juror, Score, ScoredGroup, Usage
 
 
 def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
@@ -94,10 +100,219 @@ def failure_records(results: Iterable[ScoredGroup | FailedGroup]) -> list[dict[s
     ]
 
 
+def prompt_record(
+    group_id: str, prompt: PackedPrompt, count_tokens: Callable[[str], int], *, judge: str | None
+) -> dict[str, Any]:
+    """A prompt as it would be asked, with its token account.
+
+    Args:
+        group_id: whose.
+        prompt: one of `Ruler.pack`.
+        count_tokens: the tokenizer for the account.
+        judge: named where several would be asked.
+    """
+    return {
+        "group_id": group_id,
+        **({"judge": judge} if judge else {}),
+        "order": prompt.order,
+        "block": prompt.block,
+        "ids": list(prompt.labels),
+        "rollouts": prompt.rollouts,
+        "messages": prompt.messages,
+        "tokens": prompt.tokens(count_tokens),
+        **({"cut_chars": prompt.cut_chars} if any(prompt.cut_chars.values()) else {}),
+    }
+
+
 def usage_record(usage: Usage) -> dict[str, Any]:
     """The usage as a JSON object; `cost_usd` is null when a price is unknown, `wait_seconds` has 3 decimals."""
     record = {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
     return record | {"wait_seconds": round(usage.wait_seconds, 3)}
+
+
+_Count = Annotated[int, Field(ge=0)]
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    # No text is taken for a number, and keys that a later version adds are left alone.
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _UsageRecord(_Record):
+    calls: _Count
+    input_tokens: _Count
+    cached_input_tokens: _Count
+    output_tokens: _Count
+    cost_usd: _Amount | None
+    cache_hits: _Count
+    retries: _Count
+    wait_seconds: _Amount
+
+
+class ScoreRecord(_Record):
+    """One rollout of a result, as it stands in a file or in a reply of the service."""
+
+    id: str
+    score: _Unit | None = None
+    stderr: _Amount | None = None
+    note: str | None = None
+    same_as: str | None = None
+    cut_chars: _Count = 0
+    flags: list[str] = []
+
+    def read(self, field: str, status: str) -> Score:
+        """The score, in a group with this status.
+
+        Raises:
+            ValueError: there is none where one must be, or one where none can be; `field` names it.
+        """
+        if status == "scored" and self.score is None:
+            raise ValueError(f"{field}.score: missing; the status is 'scored'")
+        for name in ("score", "stderr"):
+            value = getattr(self, name)
+            if status != "scored" and value is not None:
+                raise ValueError(f"{field}.{name}: {value!r}, though the status is {status!r}")
+        return Score(self.id, self.score, self.stderr, self.note, self.same_as, self.cut_chars, tuple(self.flags))
+
+
+class _JudgedRecord(_Record):
+    judge: str | None = None
+    order: _Count
+    block: _Count
+    rollout_ids: list[str]
+    scores: list[_Unit]
+
+    def read(self, field: str, ids: Sequence[str], judge: str) -> JudgedOrder:
+        _check_size(f"{field}.scores", self.scores, self.rollout_ids)
+        if unknown := set(self.rollout_ids).difference(ids):
+            raise ValueError(f"{field}.rollout_ids: {min(unknown)!r} is no rollout of this group")
+        named = judge if self.judge is None else self.judge
+        return JudgedOrder(named, self.order, self.block, tuple(self.rollout_ids), tuple(self.scores))
+
+
+class _FailedOrderRecord(_Record):
+    judge: str
+    order: _Count
+    reason: str
+    message: str
+
+
+class _JurorRecord(_Record):
+    judge: str
+    model: str
+    answered_by: str | None = None
+    scores: list[_Unit]
+    stderr: list[_Amount] | None = None
+    notes: list[str | None] | None = None
+    usage: _UsageRecord
+
+    def read(self, field: str, ids: Sequence[str]) -> Juror:
+        notes = [None] * len(ids) if self.notes is None else self.notes
+        for name, values in (("scores", self.scores), ("notes", notes), ("stderr", self.stderr)):
+            if values is not None:
+                _check_size(f"{field}.{name}", values, ids)
+        return Juror(
+            judge=self.judge,
+            model=self.model,
+            scores=tuple(self.scores),
+            notes=tuple(notes),
+            usage=Usage(**self.usage.model_dump()),
+            answered_by=self.answered_by,
+            stderr=None if self.stderr is None else tuple(self.stderr),
+        )
+
+
+class _ResultRecord(_Record):
+    group_id: str
+    group_digest: str
+    rollouts_digest: str
+    status: Literal["scored", "tied", "failed"]
+    rollouts: Annotated[list[ScoreRecord], Field(min_length=1)]
+    judge: str
+    rubric: str
+    orders: _Count | Literal["full"]
+    adaptive: bool
+    prompt_version: str
+    usage: _UsageRecord
+
+
+class _ScoredRecord(_ResultRecord):
+    model: str | None
+    answered_by: str | None = None
+    orders_used: _Count
+    agreement: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    absolute: bool = False
+    clipped: _Count = 0
+    judged: list[_JudgedRecord]
+    failed_orders: list[_FailedOrderRecord] = []
+    jury: list[_JurorRecord] = []
+
+
+class _FailedRecord(_ResultRecord):
+    reason: str
+    message: str
+    raw_reply: str | None = None
+
+
+def read_result(record: Mapping[str, Any]) -> ScoredGroup | FailedGroup:
+    """The result that `result_record` wrote; `wait_seconds` has 3 decimals. Unknown keys are left out.
+
+    Raises:
+        ValueError: it is no result; names the field and the value. Among others: a score outside [0, 1], a scored
+            rollout without one, a score where the group is tied or failed, an id that stands twice.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"expected an object, got {record!r:.80}")
+    try:
+        read = (_FailedRecord if record.get("status") == "failed" else _ScoredRecord).model_validate(record)
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from None
+    rollouts = tuple(one.read(f"rollouts[{place}]", read.status) for place, one in enumerate(read.rollouts))
+    ids = tuple(score.id for score in rollouts)
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"rollouts: the id {Counter(ids).most_common(1)[0][0]!r} stands twice")
+    shared: dict[str, Any] = {
+        key: getattr(read, key) for key in ("group_id", "group_digest", "rollouts_digest", *_MADE_BY)
+    }
+    shared["usage"] = Usage(**read.usage.model_dump())
+    if isinstance(read, _FailedRecord):
+        return FailedGroup(
+            reason=read.reason, message=read.message, rollout_ids=ids, raw_reply=read.raw_reply, **shared
+        )
+    assert isinstance(read, _ScoredRecord)
+    return ScoredGroup(
+        status=cast(Literal["scored", "tied"], read.status),
+        rollouts=rollouts,
+        model=read.model,
+        orders_used=read.orders_used,
+        agreement=read.agreement,
+        judged=tuple(one.read(f"judged[{place}]", ids, read.judge) for place, one in enumerate(read.judged)),
+        failed_orders=tuple(FailedOrder(**one.model_dump()) for one in read.failed_orders),
+        clipped=read.clipped,
+        absolute=read.absolute,
+        answered_by=read.answered_by,
+        jury=tuple(one.read(f"jury[{place}]", ids) for place, one in enumerate(read.jury)),
+        **shared,
+    )
+
+
+def read_usage(record: Mapping[str, Any]) -> Usage:
+    """The usage that `usage_record` wrote.
+
+    Raises:
+        ValueError: it is none; names the field and the value.
+    """
+    try:
+        return Usage(**_UsageRecord.model_validate(record).model_dump())
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from None
+
+
+def _check_size(field: str, values: Sequence[object], ids: Sequence[str]) -> None:
+    if len(values) != len(ids):
+        raise ValueError(f"{field}: {len(values)} for {len(ids)} rollouts")
 
 
 def json_line(record: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ scored = await ruler.score(Group.of([messages_1, messages_2]))
 
 from __future__ import annotations
 
+import asyncio
 import math
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,8 @@ from ruler.types import (
 )
 
 _MAX_MESSAGE_CHARS = 2_000
+_LARGE_CHARS = 200_000
+"""Laying out a group with more text takes so long (tens of milliseconds) that the event loop must not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ class Ruler:
             )
         polls = [
             Poll(judge, name, plan, partial(self._request, judge_info(judge), plan))
-            for judge, name, plan in zip(self.judges, self._names, self._plans(group), strict=True)
+            for judge, name, plan in zip(self.judges, self._names, await self._planned(group), strict=True)
         ]
         if self.adaptive:
             await self._ask(group, polls, [poll.questions(2) for poll in polls])
@@ -250,7 +253,7 @@ class Ruler:
         Raises:
             GroupError: an item is no Group.
         """
-        return settle_all(groups, self._settle, self._failed, concurrency=self._concurrency)
+        return settle_all(groups, self._settle, self.failed, concurrency=self._concurrency)
 
     def score_sync(self, group: Group) -> ScoredGroup:
         """`score` for code that is not async: scripts, and notebooks with a running event loop.
@@ -258,6 +261,11 @@ class Ruler:
         The work is done on one event loop in a background thread that lives as long as the process.
         """
         return run_in_background(self.score(group))
+
+    async def _planned(self, group: Group) -> list[Plan]:
+        if _num_chars(group) <= _LARGE_CHARS:
+            return self._plans(group)
+        return await asyncio.to_thread(self._plans, group)
 
     def _plans(self, group: Group) -> list[Plan]:
         """What each judge is to be asked."""
@@ -300,7 +308,7 @@ class Ruler:
         try:
             return await self.score(group)
         except RulerError as error:
-            return self._failed(group, error)
+            return self.failed(group, error)
 
     def _result(self, group: Group, polls: Sequence[Poll]) -> ScoredGroup:
         """The group with what its judges say; tied when nobody was asked."""
@@ -357,7 +365,8 @@ class Ruler:
             jury=tuple(jurors) if len(jurors) > 1 else (),
         )
 
-    def _failed(self, group: Group, error: RulerError) -> FailedGroup:
+    def failed(self, group: Group, error: RulerError) -> FailedGroup:
+        """What `score_many` gives for a group that `score` raised this error for."""
         raw = error.raw if isinstance(error, ReplyError) else None
         return FailedGroup(
             group_id=group.id,
@@ -374,6 +383,17 @@ class Ruler:
             usage=usage_of(error),
             raw_reply=raw if raw is None else raw[:MAX_REPLY_CHARS],
         )
+
+
+def _num_chars(group: Group) -> int:
+    histories = (history.messages for rollout in group.rollouts for history in rollout.histories)
+    conversations = chain([group.task], (rollout.messages for rollout in group.rollouts), histories)
+    return sum(
+        sum(len(part) for part in message.content if isinstance(part, str))
+        + sum(len(call.arguments) for call in message.tool_calls)
+        for messages in conversations
+        for message in messages
+    )
 
 
 def _rubric(rubric: Rubric | str) -> Rubric:

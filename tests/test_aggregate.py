@@ -307,7 +307,8 @@ class TestStandardErrors:
         assert agreement(whole(*levelled)) == pytest.approx(agreement(whole(*moved)), abs=1e-6)
         assert (one.stderr is None) == (other.stderr is None)
         if one.stderr is not None and other.stderr is not None:
-            assert list(one.stderr.values()) == pytest.approx(list(other.stderr.values()), abs=1e-9)
+            # They are roots: what is 1e-16 in a variance is 1e-8 here.
+            assert list(one.stderr.values()) == pytest.approx(list(other.stderr.values()), abs=1e-7)
             assert all(0 <= error < 1 for error in one.stderr.values())
 
 

@@ -701,7 +701,7 @@ def test_tool_forms():
     flat = {"name": "weather", "description": "Looks it up.", "parameters": schema}
     anthropic = {"name": "weather", "description": "Looks it up.", "input_schema": schema}
     forms = [{"type": "function", "function": flat}, {"type": "function", **flat}, flat, anthropic]
-    assert read_tools(forms) == (expected,) * 4
+    assert read_tools(forms) == read_tools(read_tools(forms)) == (expected,) * 4
 
 
 def test_tools_with_little_to_say():

@@ -8,12 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from ruler.errors import ConfigError
-from ruler.records import BadLine, LabelledGroup, count_lines, read_groups, read_labelled
-from ruler.types import Group
+from ruler.errors import ConfigError, GroupError
+from ruler.messages import Message, ToolCall
+from ruler.records import (
+    BadLine,
+    LabelledGroup,
+    count_lines,
+    group_record,
+    read_group,
+    read_groups,
+    read_labelled,
+    read_record,
+)
+from ruler.results import json_line
+from ruler.types import Group, Rollout
 
 ROOT = Path(__file__).parent.parent
 MADE_BY = {"judge": "m", "rubric": "default@1#0", "orders": 1, "prompt_version": "1"}
@@ -317,6 +328,7 @@ def test_no_truth_reaches_any_group(tmp_path_factory, record):
 # Shared data
 
 
+@pytest.mark.slow
 def test_all_sample_groups_are_read_and_none_knows_its_truth(data_folder):
     count = 0
     for path in sorted(map(str, data_folder.glob("*.jsonl*"))):
@@ -347,3 +359,206 @@ def test_counting_lines_leaves_out_blank_ones_and_what_is_damaged(tmp_path):
     whole = gzip.compress(b'["a"]\n' * 1000)
     (tmp_path / "cut.gz").write_bytes(whole[:-9])
     assert count_lines(str(tmp_path / "cut.gz")) <= 1000
+
+
+def test_a_group_from_bytes():
+    assert read_group(json.dumps(RECORD).encode()).id == "g/1"
+    assert read_group(b'["a", "b"]\r\n') == read_record(["a", "b"]) == Group.of(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"", "not JSON: Expecting value at column 1"),
+        (b'{"rollouts": []}', "group: rollouts: empty; a group needs at least one rollout"),
+        (b'{"rollouts": [{"messages": %s}]}' % (b"[" * 900 + b"]" * 900), None),
+    ],
+)
+def test_bytes_that_are_no_group(line, error):
+    with pytest.raises(GroupError) as caught:
+        read_group(line)
+    assert error is None or str(caught.value) == error
+
+
+# Writing a group
+
+
+def test_a_group_as_a_record():
+    group = Group.of(
+        [
+            [
+                {"role": "assistant", "tool_calls": [{"id": "x9", "name": "add", "arguments": {"a": 2}}]},
+                {"role": "tool", "tool_call_id": "x9", "content": "4"},
+                {"role": "assistant", "content": "4", "reasoning": "easy", "refusal": "no"},
+            ],
+            Rollout.of("b", "5", tools=[], finish_reason="length", histories={"s": "x"}, metadata={"kept": "here"}),
+        ],
+        id="g",
+        task=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}, "2+2?"]}],
+        tools=[{"name": "add", "description": "sum", "input_schema": {"type": "object"}}],
+        reference="4",
+        metadata={"kept": "here"},
+    )
+    call = {"id": "call_0", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+    tool = {"name": "add", "description": "sum", "parameters": {"type": "object"}}
+    assert group_record(group) == {
+        "group_id": "g",
+        "task": {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "url": "data:,x"}, {"type": "text", "text": "2+2?"}],
+                }
+            ],
+            "tools": [{"type": "function", "function": tool}],
+            "reference": "4",
+        },
+        "rollouts": [
+            {
+                "id": "r1",
+                "messages": [
+                    {"role": "assistant", "content": "", "tool_calls": [call]},
+                    {"role": "tool", "content": "4", "tool_call_id": "call_0"},
+                    {"role": "assistant", "content": "4", "reasoning_content": "easy", "refusal": "no"},
+                ],
+            },
+            {
+                "id": "b",
+                "messages": [{"role": "assistant", "content": "5"}],
+                "tools": [],
+                "finish_reason": "length",
+                "histories": {"s": [{"role": "assistant", "content": "x"}]},
+            },
+        ],
+    }
+
+
+ODD = st.text(st.characters(exclude_categories=()), max_size=4)
+CALL_IDS = st.sampled_from([None, "", "x", "y", "call_0", "none", 3])
+NAMES = st.sampled_from(["f", "g", ""])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ODD,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(ODD, inner, max_size=2),
+    max_leaves=4,
+)
+MEDIA = st.sampled_from(["image_url", "input_audio", "video", "file"]).flatmap(
+    lambda kind: st.one_of(ODD.map(lambda url: {"type": kind, "url": url}), st.just({"type": kind, "x": "\ud800"}))
+)
+CONTENT = st.one_of(
+    st.none(),
+    ODD,
+    st.lists(st.one_of(ODD, MEDIA, st.fixed_dictionaries({"type": st.just("refusal"), "refusal": ODD})), max_size=3),
+)
+CALLS = st.lists(
+    st.fixed_dictionaries(
+        {"id": CALL_IDS, "function": st.fixed_dictionaries({"name": NAMES, "arguments": JSON | JSON.map(json.dumps)})}
+    ),
+    max_size=3,
+)
+MESSAGE = st.one_of(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "assistant"]), "content": CONTENT},
+        optional={
+            "tool_calls": CALLS,
+            "reasoning": ODD,
+            "refusal": ODD,
+            "finish_reason": st.sampled_from(["", "stop", "length"]),
+        },
+    ),
+    st.fixed_dictionaries(
+        {"role": st.just("tool"), "content": CONTENT}, optional={"tool_call_id": CALL_IDS, "name": NAMES}
+    ),
+)
+TOOL = st.fixed_dictionaries({"name": st.sampled_from("fg")}, optional={"description": ODD, "parameters": JSON})
+FIRST = st.just({"role": "assistant", "content": "first"})  # groups without a task have to open alike
+ROLLOUT = st.fixed_dictionaries(
+    {"messages": st.lists(MESSAGE, max_size=4)},
+    optional={
+        "tools": st.lists(TOOL, max_size=1),
+        "finish_reason": st.sampled_from(["", "stop"]),
+        "histories": st.dictionaries(ODD, st.lists(MESSAGE, max_size=2), max_size=2),
+    },
+)
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> Group:
+    """Groups read from what frameworks have, with whole conversations and without, and with tasks said again."""
+    task = draw(st.lists(MESSAGE, max_size=3))
+    opening = task * draw(st.integers(0, 2)) if task else [draw(FIRST)]
+    names = draw(st.lists(ODD.filter(bool), min_size=1, max_size=3, unique=True))
+    given = [draw(ROLLOUT) for _ in names]
+    rollouts = [
+        Rollout.of(name, [*opening, *one.pop("messages")], **one) for name, one in zip(names, given, strict=True)
+    ]
+    tools, reference = draw(st.none() | st.lists(TOOL, max_size=2)), draw(st.none() | JSON)
+    try:
+        return Group.of(rollouts, task=task or None, id=draw(ODD), tools=tools, reference=reference, metadata={"m": 1})
+    except GroupError:  # by chance only some of them begin with the task
+        reject()
+
+
+@pytest.mark.slow
+@given(group=groups())
+@settings(max_examples=400)
+def test_what_is_written_is_read_as_the_same_group(group):
+    ids = [rollout.id for rollout in group.rollouts]
+    try:
+        line = json_line(group_record(group))
+    except GroupError as error:
+        assert "as two surrogates" in str(error)  # noqa: PT017  the one text that JSON cannot tell from another
+        return
+    read = read_group(line)
+    assert (read.id, [rollout.id for rollout in read.rollouts]) == (group.id, ids)
+    assert read.rollouts_digest == group.rollouts_digest
+    assert read.metadata == {}
+
+
+CALLING = {"role": "assistant", "tool_calls": [{"id": "a", "name": "f"}, {"id": "b", "name": "f"}]}
+
+
+@pytest.mark.parametrize(
+    ("task", "rest", "said"),
+    [
+        ([{"role": "user", "content": "q"}], [{"role": "assistant", "content": "a"}], 1),
+        ([{"role": "user", "content": "q"}], [{"role": "user", "content": "q"}], 3),
+        ([CALLING], [{"role": "tool", "tool_call_id": "b", "content": "4"}], 3),
+        ([CALLING], [CALLING, {"role": "tool", "tool_call_id": "b", "content": "4"}], 3),
+        ([CALLING], [{"role": "tool", "tool_call_id": "c", "content": "4"}], 1),
+    ],
+)
+def test_the_task_stands_in_the_rollouts_only_where_they_are_not_read_without_it(task, rest, said):
+    group = Group.of([[*task, *rest], [*task, *rest, *rest]], task=task)
+    record = group_record(group)
+    tasks = [record["task"]["messages"], *(one["messages"][:1] for one in record["rollouts"])]
+    assert sum(one == tasks[0] for one in tasks) == said
+    assert read_group(json_line(record)) == group
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (Message("critic", ("x",)), "role"),
+        (Message("user", ("x", "y")), "'x', 'y'"),
+        (Message("tool", ("x",), answers=0), "answers=0"),
+        (Message("assistant", tool_calls=(ToolCall("f", ""),)), "arguments=''"),
+    ],
+)
+def test_messages_made_by_hand_that_no_chat_can_say_are_refused_before_they_are_sent(message, named):
+    with pytest.raises(GroupError, match=f"^group 'g': rollout 'a': .*{named}"):
+        group_record(Group((Rollout("a", (message,)),), id="g"))
+
+
+def test_an_id_that_json_would_change_is_refused():
+    with pytest.raises(GroupError, match="rollout id: .* two surrogates"):
+        group_record(Group.of(["a"], ids=["\ud83d\ude00"]))
+    with pytest.raises(GroupError, match="id: .* two surrogates"):
+        group_record(Group.of(["a"], id="\ud83d\ude00"))
+
+
+@pytest.mark.slow
+def test_all_sample_groups_are_written_as_they_were_read(data_folder):
+    for path in sorted(map(str, data_folder.glob("*.jsonl*"))):
+        for group in list(read_groups(path))[:40]:
+            assert isinstance(group, Group)
+            assert read_group(json_line(group_record(group))).rollouts_digest == group.rollouts_digest

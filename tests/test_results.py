@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ruler.errors import ConfigError
-from ruler.results import ResultFile, json_line, result_record, usage_record
+from ruler.results import ResultFile, json_line, read_result, read_usage, result_record, usage_record
 from ruler.types import FailedGroup, FailedOrder, Group, JudgedOrder, Juror, Score, ScoredGroup, Usage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -419,3 +420,170 @@ def test_the_judge_of_an_order_stands_where_there_are_several() -> None:
     record = result_record(scored(judged=judged, jury=jurors))
     assert [one["judge"] for one in record["judged"]] == ["m", "n"]
     assert [one["stderr"] for one in record["jury"]] == [[0.5, 0.25]] * 2
+
+
+# Reading
+
+COUNTS = st.integers(0, 10**12)
+UNIT = st.floats(0, 1)
+AMOUNTS = st.floats(0, 1e12)
+USAGE = st.builds(
+    Usage, COUNTS, COUNTS, COUNTS, COUNTS, st.none() | AMOUNTS, COUNTS, COUNTS, AMOUNTS.map(lambda s: round(s, 3))
+)
+MAYBE = st.none() | TEXT
+
+
+@st.composite
+def results(draw: st.DrawFn) -> ScoredGroup | FailedGroup:
+    ids = tuple(draw(st.lists(TEXT, min_size=1, max_size=4, unique=True)))
+    made: dict[str, object] = {
+        "judge": draw(TEXT),
+        "rubric": draw(TEXT),
+        "orders": draw(st.sampled_from([1, 2, 4, "full"])),
+        "adaptive": draw(st.booleans()),
+        "prompt_version": draw(TEXT),
+        "usage": draw(USAGE),
+    }
+    named = (draw(TEXT), draw(TEXT), draw(TEXT))
+    status = draw(st.sampled_from(["scored", "tied", "failed"]))
+    if status == "failed":
+        return FailedGroup(*named, draw(TEXT), draw(TEXT), ids, raw_reply=draw(MAYBE), **made)  # type: ignore[arg-type]
+
+    def each(values: st.SearchStrategy[object]) -> tuple[object, ...]:
+        return tuple(draw(st.lists(values, min_size=len(ids), max_size=len(ids))))
+
+    is_scored = status == "scored"
+    jury = [
+        Juror(
+            draw(TEXT),
+            draw(TEXT),
+            each(UNIT),
+            each(MAYBE),
+            draw(USAGE),
+            draw(MAYBE),
+            draw(st.none() | st.just(each(AMOUNTS))),
+        )  # type: ignore[arg-type]
+        for _ in range(draw(st.sampled_from([0, 0, 2])) if is_scored else 0)
+    ]
+    judges = [juror.judge for juror in jury] or [str(made["judge"])]
+    return ScoredGroup(
+        *named,
+        status,
+        tuple(
+            Score(
+                name,
+                draw(UNIT) if is_scored else None,
+                draw(st.none() | AMOUNTS) if is_scored else None,
+                draw(MAYBE),
+                draw(st.none() | st.sampled_from(ids)),
+                draw(COUNTS),
+                tuple(draw(st.lists(TEXT, max_size=2))),
+            )
+            for name in ids
+        ),
+        model=draw(MAYBE),
+        orders_used=draw(COUNTS),
+        agreement=draw(st.none() | st.floats(-1, 1)),
+        judged=tuple(
+            JudgedOrder(judge, draw(COUNTS), draw(COUNTS), tuple(draw(st.permutations(ids))), each(UNIT))  # type: ignore[arg-type]
+            for judge in judges
+        ),
+        failed_orders=tuple(draw(st.lists(st.builds(FailedOrder, TEXT, COUNTS, TEXT, TEXT), max_size=2))),
+        clipped=draw(COUNTS),
+        absolute=draw(st.booleans()),
+        answered_by=draw(MAYBE),
+        jury=tuple(jury),
+        **made,  # type: ignore[arg-type]
+    )
+
+
+@given(result=results())
+@settings(max_examples=300)
+def test_a_result_that_is_written_is_read_as_it_was(result):
+    assert read_result(json.loads(json_line(result_record(result)))) == result
+
+
+def test_time_in_queues_is_read_to_the_millisecond():
+    usage = Usage(1, 10, 0, 5, 0.25, wait_seconds=1.23456)
+    assert read_result(result_record(scored(usage=usage))) == scored(usage=replace(usage, wait_seconds=1.235))
+    assert read_usage(usage_record(usage)) == replace(usage, wait_seconds=1.235)
+
+
+def test_keys_that_are_not_known_are_left_out():
+    record = result_record(scored())
+    record["rollouts"][0]["mood"] = record["mood"] = "good"
+    assert read_result(record) == scored()
+
+
+B_SCORE, JURY = ("rollouts", 0, "score"), ("jury", 0)
+
+
+def broken(at: tuple[str | int, ...], value: object, result: ScoredGroup | FailedGroup) -> dict[str, object]:
+    """The result's record, with this value at that place; `...` takes the key away."""
+    record = json.loads(json_line(result_record(result)))
+    *path, last = at
+    inner = record
+    for key in path:
+        inner = inner[key]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return record
+
+
+FULL = scored(
+    judged=(JudgedOrder("j", 0, 0, ("b", "a"), (0.25, 0.0)),),
+    jury=(Juror("j", "j", (0.5, 0.0), (None, "poor"), Usage(), stderr=(0.5, 0.25)),),
+)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "error"),
+    [
+        (B_SCORE, ..., "rollouts[0].score: missing; the status is 'scored'"),
+        (B_SCORE, None, "rollouts[0].score: missing; the status is 'scored'"),
+        (B_SCORE, 1.5, "rollouts[0].score: input should be less than or equal to 1, got 1.5"),
+        (B_SCORE, -0.1, "rollouts[0].score: input should be greater than or equal to 0, got -0.1"),
+        (B_SCORE, float("nan"), "rollouts[0].score: input should be a finite number, got nan"),
+        (B_SCORE, float("inf"), "rollouts[0].score: input should be a finite number, got inf"),
+        (B_SCORE, "0.5", "rollouts[0].score: input should be a valid number, got '0.5'"),
+        (B_SCORE, True, "rollouts[0].score: input should be a valid number, got True"),
+        (("rollouts", 0, "stderr"), -1.0, "rollouts[0].stderr: input should be greater than or equal to 0, got -1.0"),
+        (("rollouts", 0, "id"), 5, "rollouts[0].id: input should be a valid string, got 5"),
+        (("rollouts", 0, "id"), "a", "rollouts: the id 'a' stands twice"),
+        (("rollouts", 0), "b", "rollouts[0]: expected an object, got 'b'"),
+        (("rollouts",), [], "rollouts: list should have at least 1 item"),
+        (("status",), "tied", "rollouts[0].score: 0.25, though the status is 'tied'"),
+        (("status",), "done", "status: input should be 'scored', 'tied' or 'failed', got 'done'"),
+        (("status",), ..., "status: field required"),
+        (("group_id",), None, "group_id: input should be a valid string, got None"),
+        (("usage", "calls"), -1, "usage.calls: input should be greater than or equal to 0, got -1"),
+        (("usage", "calls"), 1.5, "usage.calls: input should be a valid integer"),
+        (("usage", "cost_usd"), float("inf"), "usage.cost_usd: input should be a finite number, got inf"),
+        (("usage",), ..., "usage: field required"),
+        (("agreement",), 2, "agreement: input should be less than or equal to 1, got 2"),
+        (("orders",), "many", "orders"),
+        (("judged", 0, "scores"), [0.5], "judged[0].scores: 1 for 2 rollouts"),
+        (("judged", 0, "scores", 1), 7, "judged[0].scores[1]: input should be less than or equal to 1, got 7"),
+        (("judged", 0, "rollout_ids", 1), "z", "judged[0].rollout_ids: 'z' is no rollout of this group"),
+        ((*JURY, "scores"), [0.5], "jury[0].scores: 1 for 2 rollouts"),
+        ((*JURY, "stderr"), [0.5], "jury[0].stderr: 1 for 2 rollouts"),
+        ((*JURY, "notes"), ["x"] * 3, "jury[0].notes: 3 for 2 rollouts"),
+    ],
+)
+def test_what_is_no_result_is_never_read_as_one(at, value, error):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the text is compared below
+        read_result(broken(at, value, FULL))
+    assert str(caught.value).startswith(error)
+
+
+def test_a_failed_group_never_carries_a_score():
+    with pytest.raises(ValueError, match=r"^rollouts\[0\].score: 0.5, though the status is 'failed'"):
+        read_result(broken(B_SCORE, 0.5, failed()))
+
+
+@pytest.mark.parametrize("record", [None, 5, "scored", [], {}])
+def test_other_things_are_no_result(record):
+    with pytest.raises(ValueError, match=r"expected an object|field required"):
+        read_result(record)

@@ -29,7 +29,7 @@ from ruler.config import load_judges, read_settings
 from ruler.errors import ConfigError, PackingError
 from ruler.packing import PackedPrompt
 from ruler.plan import MAX_BLOCK
-from ruler.results import json_line
+from ruler.results import json_line, prompt_record
 from ruler.scoring import Ruler
 from ruler.tokens import token_counter
 from ruler.types import Group, Judge, JudgeInfo, JudgeReply, JudgeRequest, judge_info
@@ -116,7 +116,8 @@ class _Packer:
         prompts = self._ruler.pack(group)
         if json_lines:
             for prompt in prompts:
-                self._print_json(group.id, prompt)
+                record = prompt_record(group.id, prompt, self._count, judge=self._judge)
+                typer.echo(json_line(record), nl=False)
         elif prompts:
             self._print(prompts)
         else:
@@ -143,20 +144,6 @@ class _Packer:
             f"window of {window.size:,} tokens: the fullest prompt takes {tokens:,} ({window.tokenizer}), "
             f"{window.size - room:,} are kept for the reply"
         )
-
-    def _print_json(self, group_id: str, prompt: PackedPrompt) -> None:
-        record = {
-            "group_id": group_id,
-            **({"judge": self._judge} if self._judge else {}),
-            "order": prompt.order,
-            "block": prompt.block,
-            "ids": list(prompt.labels),
-            "rollouts": prompt.rollouts,
-            "messages": prompt.messages,
-            "tokens": prompt.tokens(self._count),
-            **({"cut_chars": prompt.cut_chars} if any(prompt.cut_chars.values()) else {}),
-        }
-        typer.echo(json_line(record), nl=False)
 
 
 def _text(content: str | list[dict[str, dict[str, str] | str]]) -> str:

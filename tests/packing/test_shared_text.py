@@ -370,6 +370,7 @@ def steps(rollouts: Sequence[Sequence[Part]]) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [
