@@ -24,9 +24,10 @@ $(ENGINES): tests/engines.txt $(READY)
 
 setup: $(READY) ## make .venv and install what everything but the local engines needs
 
-engines: $(ENGINES) ## setup, and local engines on the CPU and a Redis server for the tests
-	@command -v redis-server >/dev/null || { apt-get update -q && apt-get install -y -q redis-server; } >/dev/null \
-		|| echo 'no redis-server: its tests are skipped, or fail where CI is set'
+engines: $(ENGINES) ## setup, and for the tests local engines on the CPU, Redis, nginx and Chromium
+	@(PATH=$$PATH:/usr/sbin; for each in redis-server nginx chromium; do command -v $$each >/dev/null || exit 1; done) \
+		|| { apt-get update -q && apt-get install -y -q redis-server nginx-light chromium; } >/dev/null \
+		|| echo 'no redis-server, nginx or chromium: their tests are skipped, or fail where CI is set'
 
 demo: $(READY) ## score, pack and evaluate the example groups with a simulated judge: no key, no network
 	@printf '\n== Five example groups, scored by a SIMULATED judge: no model reads them, shorter text scores higher ==\n\n'
@@ -50,12 +51,13 @@ quick: check ## check and the fast tests, for every commit
 test: engines ## all tests
 	$(BIN)/pytest -n auto
 
-bench: $(READY) ## speed, tokens, windows, orders and the layer around the judge, on the groups in RULER_DATA
+bench: $(READY) ## speed, tokens, windows, orders, the layer around the judge (on the groups in RULER_DATA), the service
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.tokens
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.orders
 	$(BIN)/python -m benchmarks.judge_layer
+	$(BIN)/python -m benchmarks.service
 
 format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix

@@ -13,6 +13,7 @@ from ruler.cli import cache, exits
 from ruler.cli.evaluate import evaluate
 from ruler.cli.pack import pack
 from ruler.cli.score import score
+from ruler.cli.serve import serve
 from ruler.cli.tables import say
 from ruler.errors import RulerError
 
@@ -43,6 +44,7 @@ def options(version: VersionOption = False) -> None:
 app.command()(score)
 app.command()(pack)
 app.command()(evaluate)
+app.command()(serve)
 app.add_typer(cache.app, name="cache")
 
 

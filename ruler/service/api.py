@@ -1,0 +1,239 @@
+"""The calls under /v1, and what monitors ask."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ruler.errors import RulerError
+from ruler.records import read_group
+from ruler.results import json_line, prompt_record, result_record
+from ruler.service import openapi
+from ruler.service.admission import Ticket
+from ruler.service.batch import BatchReply
+from ruler.service.metrics import CONTENT_TYPE
+from ruler.service.problems import Problem
+from ruler.service.rendezvous import Seat
+from ruler.service.replies import json_reply
+from ruler.service.service import BYTES_PER_TOKEN, Job, Service, stopping
+from ruler.service.wire import (
+    answer_record,
+    check_query,
+    judged_record,
+    read_count,
+    read_post,
+    read_seconds,
+    whole_record,
+)
+from ruler.types import FailedGroup, Group, ScoredGroup
+
+_LARGE_BYTES = 200_000
+"""A larger body is read in a thread, so that the event loop goes on."""
+_MAX_LISTED = 500
+
+T = TypeVar("T")
+
+_log = logging.getLogger("ruler.service")
+
+JudgeQuery = Annotated[str | None, Query(description="Name of a configured judge.", examples=["default"])]
+RubricQuery = Annotated[str | None, Query(description="Name of a configured rubric.", examples=["default"])]
+WaitQuery = Annotated[
+    str | None, Query(description="Seconds to wait for the answer; 0: answer at once.", examples=["20"])
+]
+
+
+def new_router(service: Service) -> APIRouter:
+    """All calls of the service but those of other people's wires and the pages."""
+    router = APIRouter()
+    calls = Calls(service)
+    router.post("/v1/score", **openapi.SCORE)(calls.score)
+    router.post("/v1/score/batch", **openapi.BATCH)(calls.batch)
+    router.post("/v1/rollouts", **openapi.JOIN)(calls.join)
+    router.get("/v1/rollouts", **openapi.FIND)(calls.find)
+    router.get("/v1/groups", **openapi.GROUPS)(calls.groups)
+    router.post("/v1/pack", **openapi.PACK)(calls.pack)
+    router.get("/healthz", **openapi.HEALTH)(calls.healthz)
+    router.get("/readyz", **openapi.READY)(calls.readyz)
+    router.get("/metrics", **openapi.METRICS)(calls.metrics)
+    return router
+
+
+class Calls:
+    """What each call does."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def score(self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None) -> Response:
+        """One group in, its scores out. Asked again, it is answered from the cache."""
+        owner = self._owner(request, ("judge", "rubric"))
+        names = self._service.choose(judge, rubric)
+        ticket = self._take(request)
+        try:
+            body = await request.body()
+            group = await _read(read_group, body)
+            self._check_size(group)
+        except BaseException:
+            ticket.drop()
+            raise
+        try:
+            scored = await self._service.judge(Job(group, owner, *names, ticket, len(body)))
+        except RulerError as error:
+            raise Problem.of(error, group.id) from error
+        return json_reply(result_record(scored))
+
+    async def batch(self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None) -> Response:
+        """Groups in, a line each; results out as they finish. A bad line is answered by an error with its number."""
+        owner = self._owner(request, ("judge", "rubric"))
+        names = self._service.choose(judge, rubric)
+        if self._service.stopping:
+            raise stopping()
+        max_bytes = self._service.settings.max_body_bytes
+
+        async def answer(number: int, line: bytes | None) -> bytes:
+            try:
+                if line is None:
+                    raise Problem("too_large", f"more than {max_bytes:,} bytes")
+                return json_line(result_record(await self._settle(line, owner, names)))
+            except RulerError as error:
+                problem = Problem.of(error)
+            except Problem as raised:
+                problem = raised
+            except Exception:  # noqa: BLE001  the other lines are to be answered
+                _log.exception("batch: line %d", number)
+                problem = Problem("internal", "a fault of the service; its log tells more")
+            return json_line({"line": number, **problem.body()})
+
+        return BatchReply(request, answer, concurrency=self._service.settings.concurrency, max_line_bytes=max_bytes)
+
+    async def join(
+        self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None, wait: WaitQuery = None
+    ) -> Response:
+        """One rollout in; its score out when its siblings are in and the group is judged."""
+        owner = self._owner(request, ("judge", "rubric", "wait"))
+        seconds = read_seconds(wait)
+        names = self._service.choose(judge, rubric)
+        read = partial(
+            read_post, owner=owner, judge=names[0], rubric=names[1], max_rollouts=self._service.settings.max_rollouts
+        )
+        post = await _read(read, await request.body())
+        seat = self._service.rendezvous.join(post)
+        # The rendezvous counts it from here on.
+        request.scope["ruler.held"].release()
+        return await self._answer(seat, seconds)
+
+    async def find(
+        self,
+        request: Request,
+        group_id: str,
+        rollout_id: str,
+        attempt: str | None = None,
+        wait: WaitQuery = None,
+    ) -> Response:
+        """The score of a rollout that was posted before."""
+        owner = self._owner(request, ("group_id", "rollout_id", "attempt", "wait"))
+        seconds = read_seconds(wait)
+        number = read_count("attempt", attempt, at_least=0, at_most=2**53)
+        seat = self._service.rendezvous.find(owner, group_id, rollout_id, number)
+        return await self._answer(seat, seconds or 0.0)
+
+    async def groups(
+        self,
+        request: Request,
+        id: str | None = None,
+        number: str | None = None,
+        limit: str | None = None,
+        before: str | None = None,
+    ) -> Response:
+        """What was judged lately, the newest first; with `id` or `number` one group, with its content."""
+        caller = self._service.keys.caller(request.headers)
+        check_query(request, ("id", "number", "limit", "before"))
+        owner = None if caller.sees_all else caller.name
+        recent = self._service.recent
+        wanted = read_count("number", number, at_least=0, at_most=2**53)
+        if id is not None or wanted is not None:
+            judged = recent.get(id, owner) if id is not None else recent.numbered(wanted or 0, owner)
+            if judged is None:
+                raise Problem("not_found", "there is no such group among those judged lately", id)
+            return json_reply(whole_record(judged))
+        most = read_count("limit", limit, at_least=1, at_most=_MAX_LISTED)
+        listed = recent.newest(owner, most or 100, read_count("before", before, at_least=0, at_most=2**53))
+        return json_reply({"groups": [judged_record(judged) for judged in listed]})
+
+    async def pack(self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None) -> Response:
+        """The prompts that would be asked for a group, and their token accounts; nobody is asked."""
+        self._owner(request, ("judge", "rubric"))
+        names = self._service.choose(judge, rubric)
+        group = await _read(read_group, await request.body())
+        self._check_size(group)
+        lines = await asyncio.to_thread(self._packed, group, *names)
+        return Response(b"".join(lines), media_type="application/x-ndjson")
+
+    async def healthz(self) -> Response:
+        """200 while the process answers."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self) -> Response:
+        """200 when requests may come here, else 503 and why. It goes by the last outcome; no judge is asked."""
+        reason = self._service.unready()
+        return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        """Counts in the Prometheus text format."""
+        self._service.keys.caller(request.headers)
+        return Response(self._service.metrics.text(), media_type=CONTENT_TYPE)
+
+    def _owner(self, request: Request, query: Collection[str]) -> str:
+        owner = self._service.keys.caller(request.headers).name
+        check_query(request, query)
+        return owner
+
+    def _take(self, request: Request) -> Ticket:
+        """A place in the queue, before the body is read: what is refused costs no memory."""
+        if self._service.stopping:
+            raise stopping()
+        length = request.headers.get("content-length", "")
+        return self._service.admission.take(int(length) // BYTES_PER_TOKEN if length.isdecimal() else 0)
+
+    def _check_size(self, group: Group) -> None:
+        most = self._service.settings.max_rollouts
+        if len(group.rollouts) > most:
+            raise Problem("too_large", f"rollouts: at most {most}, got {len(group.rollouts)}", group.id)
+
+    async def _settle(self, line: bytes, owner: str, names: tuple[str, str]) -> ScoredGroup | FailedGroup:
+        """What came of one line of a batch; waits for its turn, where a single request would be told to come again."""
+        group = await _read(read_group, line)
+        self._check_size(group)
+        ticket = await self._service.admission.take_patiently(len(line) // BYTES_PER_TOKEN)
+        try:
+            return await self._service.judge(Job(group, owner, *names, ticket, len(line)))
+        except RulerError as error:
+            return self._service.scorers.ruler(*names).failed(group, error)
+
+    async def _answer(self, seat: Seat, seconds: float | None) -> Response:
+        try:
+            answer = await seat.answer(seconds)
+        except RulerError as error:
+            raise Problem.of(error, seat.group_id) from error
+        except Problem as problem:
+            problem.group_id = seat.group_id
+            raise
+        return json_reply(answer_record(seat, answer), 202 if answer is None else 200)
+
+    def _packed(self, group: Group, judge: str, rubric: str) -> list[bytes]:
+        return [
+            json_line(prompt_record(group.id, prompt, count, judge=name))
+            for name, ruler, count in self._service.scorers.packers(judge, rubric)
+            for prompt in ruler.pack(group)
+        ]
+
+
+async def _read(read: Callable[[bytes], T], body: bytes) -> T:
+    return await asyncio.to_thread(read, body) if len(body) > _LARGE_BYTES else read(body)

@@ -1,0 +1,106 @@
+"""The judges and rubrics that the operator configured, by the names under which requests choose them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ruler.config import LoadedJudges, load_judges
+from ruler.errors import ConfigError
+from ruler.rubric import DEFAULT_RUBRIC, Rubric
+from ruler.scoring import Ruler
+from ruler.service.problems import Problem
+from ruler.service.settings import DEFAULT, ServiceSettings
+from ruler.tokens import token_counter
+from ruler.types import Judge, Usage, judge_info
+
+
+class Scorers:
+    """A `Ruler` for each judge and rubric. All judges have one meter and one cache.
+
+    Attributes:
+        judges: by name. "default" is missing where the settings have named judges only.
+        rubrics: by name.
+
+    Raises:
+        ConfigError: there is no judge, or a judge or rubric cannot be had.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self.rubrics: Mapping[str, Rubric] = {
+            DEFAULT: DEFAULT_RUBRIC if settings.rubric is None else Rubric.load(settings.rubric),
+            **{name: Rubric.load(path) for name, path in settings.rubrics.items()},
+        }
+        self.judges = self._load()
+        self._rulers = {
+            (judge, rubric): self._ruler(judge, self.judges[judge].judges, self.rubrics[rubric])
+            for judge in self.judges
+            for rubric in self.rubrics
+        }
+
+    def choose(self, judge: str | None, rubric: str | None) -> tuple[str, str]:
+        """The names of judge and rubric; None is "default".
+
+        Raises:
+            Problem: `not_found`, there is none of this name.
+        """
+        for kind, name, known in (
+            ("judge", judge or DEFAULT, self.judges),
+            ("rubric", rubric or DEFAULT, self.rubrics),
+        ):
+            if name not in known:
+                raise Problem("not_found", f"{kind}: there is none called {name!r:.80}; there are {', '.join(known)}")
+        return judge or DEFAULT, rubric or DEFAULT
+
+    def ruler(self, judge: str, rubric: str) -> Ruler:
+        """The scorer for two names that `choose` gave."""
+        return self._rulers[judge, rubric]
+
+    def packers(self, judge: str, rubric: str) -> list[tuple[str | None, Ruler, Callable[[str], int]]]:
+        """For each judge that would be asked: its name where there are several, a scorer, and a tokenizer."""
+        members = self.judges[judge].judges
+        packers = []
+        for member in members:
+            info = judge_info(member)
+            ruler = self._ruler(judge, (member,), self.rubrics[rubric])
+            packers.append((info.name if len(members) > 1 else None, ruler, token_counter(info)[1]))
+        return packers
+
+    def uncached(self) -> Mapping[str, Ruler]:
+        """By judge, scorers with the default rubric that ask every time; what they spend counts like all else."""
+        rubric = self.rubrics[DEFAULT]
+        return {name: self._ruler(name, loaded.uncached, rubric) for name, loaded in self.judges.items()}
+
+    @property
+    def usage(self) -> Usage:
+        """What all judges have taken so far."""
+        return next(iter(self.judges.values())).meter.usage
+
+    async def close(self) -> None:
+        """Ends engines and gives the cache back; what was awaited is kept."""
+        for loaded in self.judges.values():
+            await loaded.close()
+
+    def _load(self) -> dict[str, LoadedJudges]:
+        top = self._settings
+        chosen = {name: (named.judge, named.fallback, named.policy) for name, named in top.judges.items()}
+        if any(top.judge) or not chosen:
+            chosen = {DEFAULT: (top.judge, top.fallback, top.policy), **chosen}
+        loaded: dict[str, LoadedJudges] = {}
+        beside: LoadedJudges | None = None
+        for name, (judge, fallback, policy) in chosen.items():
+            try:
+                settings = top.model_copy(update={"judge": judge, "fallback": fallback, "policy": policy})
+                beside = loaded[name] = load_judges(settings, beside=beside)
+            except ConfigError as error:
+                raise error if name == DEFAULT else ConfigError(f"judges.{name}: {error}") from error
+        return loaded
+
+    def _ruler(self, name: str, judges: tuple[Judge, ...], rubric: Rubric) -> Ruler:
+        named = self._settings.judges.get(name)
+        options = self._settings.scoring(name).model_dump()
+        policy = named.policy if named else self._settings.policy
+        try:
+            return Ruler(judges, rubric=rubric, policy=policy, **options)
+        except ConfigError as error:
+            raise error if name == DEFAULT else ConfigError(f"judges.{name}: {error}") from error
