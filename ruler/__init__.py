@@ -7,6 +7,8 @@ scored = await ruler.score(Group.of([messages_1, messages_2]))
 scored.scores      # in [0, 1], in the order given; a judge failure raises and is never a number
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ruler.errors import (
     BudgetExceeded,
     ConfigError,
@@ -38,14 +40,19 @@ from ruler.types import (
     Usage,
 )
 
+if TYPE_CHECKING:
+    from ruler.client import Client, JoinedScore
+
 __all__ = [
     "DEFAULT_RUBRIC",
     "BudgetExceeded",
+    "Client",
     "ConfigError",
     "FailedGroup",
     "FailedOrder",
     "Group",
     "GroupError",
+    "JoinedScore",
     "Judge",
     "JudgeCall",
     "JudgeError",
@@ -68,3 +75,12 @@ __all__ = [
     "ScoredGroup",
     "Usage",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when it is wanted: most programs score in their own process, and need no HTTP.
+    if name in ("Client", "JoinedScore"):
+        import ruler.client
+
+        return getattr(ruler.client, name)
+    raise AttributeError(f"module 'ruler' has no attribute {name!r}")

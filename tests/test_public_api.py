@@ -14,11 +14,13 @@ def test_the_public_names() -> None:
         [
             "DEFAULT_RUBRIC",
             "BudgetExceeded",
+            "Client",
             "ConfigError",
             "FailedGroup",
             "FailedOrder",
             "Group",
             "GroupError",
+            "JoinedScore",
             "Judge",
             "JudgeCall",
             "JudgeError",

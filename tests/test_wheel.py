@@ -29,6 +29,8 @@ def test_the_wheel_ships_ruler_and_judges_with_types_and_nothing_else(wheel: Pat
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"ruler", "judges"}
     assert {"ruler/py.typed", "judges/py.typed"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    for kind in (".html", ".css", ".js"):
+        assert any(name.startswith("ruler/service/") and name.endswith(kind) for name in names)
 
 
 def test_the_installed_wheel_scores_from_the_command_line_and_the_library(wheel: Path, tmp_path: Path) -> None:
@@ -53,3 +55,12 @@ def test_the_installed_wheel_scores_from_the_command_line_and_the_library(wheel:
         [str(binaries / "python"), "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert "pip install 'ruler-judge[litellm]'" in done.stderr
+    command = [str(binaries / "ruler"), "serve", "--judge", "simulated"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "pip install 'ruler-judge[service]'" in done.stderr
+    code = "from ruler import *; Client('http://localhost:1').score_sync(Group.of(['a', 'bb']))"
+    done = subprocess.run(
+        [str(binaries / "python"), "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "pip install 'ruler-judge[client]'" in done.stderr
