@@ -34,6 +34,7 @@ def main() -> None:
     """Serves on a free port of the loopback, as `ruler serve` does."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_level="warning")
     listening = config.bind_socket()
+    listening.listen(2048)
     print(f"bare http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
     uvicorn.Server(config).run(sockets=[listening])
 

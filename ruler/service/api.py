@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -36,17 +36,12 @@ from ruler.types import FailedGroup, Group, ScoredGroup
 
 _LARGE_BYTES = 200_000
 """A larger body is read in a thread, so that the event loop goes on."""
+_LISTED = 100
 _MAX_LISTED = 500
 
 T = TypeVar("T")
 
 _log = logging.getLogger("ruler.service")
-
-JudgeQuery = Annotated[str | None, Query(description="Name of a configured judge.", examples=["default"])]
-RubricQuery = Annotated[str | None, Query(description="Name of a configured rubric.", examples=["default"])]
-WaitQuery = Annotated[
-    str | None, Query(description="Seconds to wait for the answer; 0: answer at once.", examples=["20"])
-]
 
 
 def new_router(service: Service) -> APIRouter:
@@ -66,15 +61,15 @@ def new_router(service: Service) -> APIRouter:
 
 
 class Calls:
-    """What each call does."""
+    """What each call does. Parameters are read here, because FastAPI takes longer over them than over all else."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def score(self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None) -> Response:
+    async def score(self, request: Request) -> Response:
         """One group in, its scores out. Asked again, it is answered from the cache."""
         owner = self._owner(request, ("judge", "rubric"))
-        names = self._service.choose(judge, rubric)
+        names = self._names(request)
         ticket = self._take(request)
         try:
             body = await request.body()
@@ -89,10 +84,10 @@ class Calls:
             raise Problem.of(error, group.id) from error
         return json_reply(result_record(scored))
 
-    async def batch(self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None) -> Response:
+    async def batch(self, request: Request) -> Response:
         """Groups in, a line each; results out as they finish. A bad line is answered by an error with its number."""
         owner = self._owner(request, ("judge", "rubric"))
-        names = self._service.choose(judge, rubric)
+        names = self._names(request)
         if self._service.stopping:
             raise stopping()
         max_bytes = self._service.settings.max_body_bytes
@@ -113,13 +108,12 @@ class Calls:
 
         return BatchReply(request, answer, concurrency=self._service.settings.concurrency, max_line_bytes=max_bytes)
 
-    async def join(
-        self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None, wait: WaitQuery = None
-    ) -> Response:
+    async def join(self, request: Request) -> Response:
         """One rollout in; its score out when its siblings are in and the group is judged."""
         owner = self._owner(request, ("judge", "rubric", "wait"))
-        seconds = read_seconds(wait)
-        names = self._service.choose(judge, rubric)
+        query = request.query_params
+        seconds = read_seconds(query.get("wait"))
+        names = self._names(request)
         read = partial(
             read_post, owner=owner, judge=names[0], rubric=names[1], max_rollouts=self._service.settings.max_rollouts
         )
@@ -129,48 +123,39 @@ class Calls:
         request.scope["ruler.held"].release()
         return await self._answer(seat, seconds)
 
-    async def find(
-        self,
-        request: Request,
-        group_id: str,
-        rollout_id: str,
-        attempt: str | None = None,
-        wait: WaitQuery = None,
-    ) -> Response:
+    async def find(self, request: Request) -> Response:
         """The score of a rollout that was posted before."""
         owner = self._owner(request, ("group_id", "rollout_id", "attempt", "wait"))
-        seconds = read_seconds(wait)
-        number = read_count("attempt", attempt, at_least=0, at_most=2**53)
-        seat = self._service.rendezvous.find(owner, group_id, rollout_id, number)
+        query = request.query_params
+        seconds = read_seconds(query.get("wait"))
+        for name in ("group_id", "rollout_id"):
+            if name not in query:
+                raise Problem("group", f"{name}: missing in the address")
+        attempt = read_count("attempt", query.get("attempt"), at_least=0, at_most=2**53)
+        seat = self._service.rendezvous.find(owner, query["group_id"], query["rollout_id"], attempt)
         return await self._answer(seat, seconds or 0.0)
 
-    async def groups(
-        self,
-        request: Request,
-        id: str | None = None,
-        number: str | None = None,
-        limit: str | None = None,
-        before: str | None = None,
-    ) -> Response:
+    async def groups(self, request: Request) -> Response:
         """What was judged lately, the newest first; with `id` or `number` one group, with its content."""
         caller = self._service.keys.caller(request.headers)
         check_query(request, ("id", "number", "limit", "before"))
         owner = None if caller.sees_all else caller.name
-        recent = self._service.recent
-        wanted = read_count("number", number, at_least=0, at_most=2**53)
-        if id is not None or wanted is not None:
-            judged = recent.get(id, owner) if id is not None else recent.numbered(wanted or 0, owner)
+        recent, query = self._service.recent, request.query_params
+        group_id = query.get("id")
+        number, before = (read_count(name, query.get(name), at_least=0, at_most=2**53) for name in ("number", "before"))
+        if group_id is not None or number is not None:
+            judged = recent.get(group_id, owner) if group_id is not None else recent.numbered(number or 0, owner)
             if judged is None:
-                raise Problem("not_found", "there is no such group among those judged lately", id)
+                raise Problem("not_found", "there is no such group among those judged lately", group_id)
             return json_reply(whole_record(judged))
-        most = read_count("limit", limit, at_least=1, at_most=_MAX_LISTED)
-        listed = recent.newest(owner, most or 100, read_count("before", before, at_least=0, at_most=2**53))
+        limit = read_count("limit", query.get("limit"), at_least=1, at_most=_MAX_LISTED)
+        listed = recent.newest(owner, limit or _LISTED, before)
         return json_reply({"groups": [judged_record(judged) for judged in listed]})
 
-    async def pack(self, request: Request, judge: JudgeQuery = None, rubric: RubricQuery = None) -> Response:
+    async def pack(self, request: Request) -> Response:
         """The prompts that would be asked for a group, and their token accounts; nobody is asked."""
         self._owner(request, ("judge", "rubric"))
-        names = self._service.choose(judge, rubric)
+        names = self._names(request)
         group = await _read(read_group, await request.body())
         self._check_size(group)
         lines = await asyncio.to_thread(self._packed, group, *names)
@@ -194,6 +179,10 @@ class Calls:
         owner = self._service.keys.caller(request.headers).name
         check_query(request, query)
         return owner
+
+    def _names(self, request: Request) -> tuple[str, str]:
+        query = request.query_params
+        return self._service.choose(query.get("judge"), query.get("rubric"))
 
     def _take(self, request: Request) -> Ticket:
         """A place in the queue, before the body is read: what is refused costs no memory."""

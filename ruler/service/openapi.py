@@ -8,6 +8,7 @@ from typing import Any
 from ruler.service.problems import STATUSES
 from ruler.service.schemas import (
     ANY,
+    COUNT,
     EXAMPLE_ANSWER,
     EXAMPLE_GROUP,
     EXAMPLE_JUDGED,
@@ -45,6 +46,29 @@ def _errors(*codes: str) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
+_PARAMETERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "judge": (TEXT, "Name of a configured judge; none: `default`."),
+    "rubric": (TEXT, "Name of a configured rubric; none: `default`."),
+    "wait": ({"type": "number", "minimum": 0}, "Seconds to wait for the answer; 0: answer at once."),
+    "group_id": (TEXT, "As it was posted."),
+    "rollout_id": (TEXT, "As it was posted."),
+    "attempt": (COUNT, "None: the newest."),
+    "id": (TEXT, "Of one group: the newest under this id."),
+    "number": (COUNT, "Of one group: as in the list."),
+    "limit": ({"type": "integer", "minimum": 1, "maximum": 500}, "How many are listed."),
+    "before": (COUNT, "Only those with a smaller number."),
+    "group_size": ({"type": "integer", "minimum": 1}, "How many rollouts the trainer samples for a prompt."),
+    "failure_reward": (NUMBER, "What all rollouts of a failed group get, in place of an error."),
+}
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    schema, description = _PARAMETERS[name.removesuffix("!")]
+    required = name.endswith("!")
+    name = name.removesuffix("!")
+    return {"name": name, "in": "query", "required": required, "schema": dict(schema), "description": description}
+
+
 def _call(
     summary: str,
     answers: Mapping[int, tuple[str, str, Mapping[str, Any], object]],
@@ -52,7 +76,7 @@ def _call(
     *,
     tag: str,
     body: tuple[str, Mapping[str, Any], object] | None = None,
-    query: Iterable[Mapping[str, Any]] = (),
+    query: str = "",
 ) -> dict[str, Any]:
     """Arguments for a route's decorator.
 
@@ -62,7 +86,7 @@ def _call(
         errors: codes.
         tag: where the call stands in the page.
         body: media type, schema, example.
-        query: parameters that the function's signature does not tell.
+        query: names of parameters; "!" marks one that is needed.
     """
     responses: dict[int | str, dict[str, Any]] = {
         status: {"description": meaning, "content": _content(kind, schema, example)}
@@ -73,7 +97,7 @@ def _call(
             responses[status]["content"] |= answer["content"]
         else:
             responses[status] = answer
-    extra: dict[str, Any] = {"parameters": list(query)} if query else {}
+    extra: dict[str, Any] = {"parameters": [_parameter(name) for name in query.split()]} if query else {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": _content(*body)}
     return {
@@ -91,6 +115,7 @@ SCORE = _call(
     "Score one group",
     {200: ("The scores, in the order of the rollouts sent.", _JSON, _ref("Result"), EXAMPLE_RESULT)},
     (*_READ, *_JUDGE),
+    query="judge rubric",
     tag="Groups",
     body=(_JSON, _ref("Group"), EXAMPLE_GROUP),
 )
@@ -106,6 +131,7 @@ BATCH = _call(
         )
     },
     (*_READ, "stopping"),
+    query="judge rubric",
     tag="Groups",
     body=(_NDJSON, {"type": "string"}, "one group per line"),
 )
@@ -121,6 +147,7 @@ JOIN = _call(
         ),
     },
     (*_READ, *_MEET),
+    query="judge rubric wait",
     tag="Single rollouts",
     body=(_JSON, _ref("Rollout"), EXAMPLE_POST),
 )
@@ -136,18 +163,21 @@ FIND = _call(
         ),
     },
     (*_READ, *_MEET),
+    query="group_id! rollout_id! attempt wait",
     tag="Single rollouts",
 )
 GROUPS = _call(
     "What was judged lately",
     {200: ("A list, or one group.", _JSON, _ref("Judged"), {"groups": [EXAMPLE_JUDGED]})},
     ("group", "unauthorized", "forbidden", "not_found", "internal"),
+    query="id number limit before",
     tag="Groups",
 )
 PACK = _call(
     "See the prompts for a group",
     {200: ("A line per request, with its messages and tokens.", _NDJSON, {"type": "string"}, "one request per line")},
     (*_READ, "packing", "config"),
+    query="judge rubric",
     tag="Groups",
     body=(_JSON, _ref("Group"), EXAMPLE_GROUP),
 )
@@ -169,21 +199,6 @@ METRICS = _call(
     ("unauthorized", "forbidden", "internal"),
     tag="Monitoring",
 )
-_WIRE_QUERY = [
-    {
-        "name": name,
-        "in": "query",
-        "required": name == "group_size",
-        "schema": schema,
-        "description": description,
-    }
-    for name, schema, description in (
-        ("group_size", {"type": "integer", "minimum": 1}, "How many rollouts the trainer samples for a prompt."),
-        ("judge", TEXT, "Name of a configured judge."),
-        ("rubric", TEXT, "Name of a configured rubric."),
-        ("failure_reward", NUMBER, "What all rollouts of a failed group get, in place of an error."),
-    )
-]
 OPENRLHF = _call(
     "Rollouts as OpenRLHF posts them",
     {
@@ -223,7 +238,7 @@ OPENRLHF = _call(
         ),
         {"query": ["What is 6·7?42"], "prompts": ["What is 6·7?"], "labels": ["42"]},
     ),
-    query=_WIRE_QUERY,
+    query="group_size! judge rubric failure_reward",
 )
 SLIME = _call(
     "A rollout as slime's remote_rm posts it",
@@ -242,5 +257,5 @@ SLIME = _call(
         ),
         {"prompt": "What is 6·7?", "response": "42", "label": "42"},
     ),
-    query=_WIRE_QUERY,
+    query="group_size! judge rubric failure_reward",
 )
