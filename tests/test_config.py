@@ -19,6 +19,7 @@ from ruler import Group, Ruler
 from ruler.config import Settings, load_judge, load_judges, open_archive, open_store, read_settings, wrap_judge
 from ruler.errors import ConfigError, JudgeRejected
 from ruler.types import JudgeInfo, JudgeReply, Sampling, Usage, judge_info
+from tests.local_server import LocalServer, error
 
 
 def test_no_judge_says_what_to_set_and_how_to_try_without_a_key() -> None:
@@ -224,6 +225,33 @@ async def test_the_members_of_a_jury_have_one_meter_and_one_store() -> None:
     assert again.meter.usage.calls == 0
     await loaded.close()
     await again.close()
+
+
+async def test_further_judges_of_a_run_share_meter_and_cache(tmp_path: Path) -> None:
+    first = load_judges(Settings(judge=("simulated",), cache=str(tmp_path / "a.sqlite3")))
+    further = load_judges(Settings(judge=("simulated?quality=hash",), cache="ignored"), beside=first)
+    apart = load_judges(Settings(judge=("simulated?quality=hash",), cache="off"), beside=first)
+    assert further.meter is apart.meter is first.meter
+    assert further.store is first.store
+    assert apart.store is None
+    await further.close()
+    await first.close()
+
+
+async def test_past_the_cache_every_question_is_asked(tmp_path: Path) -> None:
+    with LocalServer() as server, LocalServer() as standby:
+        specs = {"judge": (f"{server.url}#m",), "fallback": (f"{standby.url}#m",)}
+        loaded = load_judges(Settings(**specs, cache=str(tmp_path / "c.sqlite3")))
+        group = Group.of(["a", "bb"])
+        for judge, num_asked in ((loaded.judges[0], 1), (loaded.judges[0], 1), (loaded.uncached[0], 2)):
+            await Ruler(judge).score(group)
+            assert len(server.requests) == num_asked
+        server.reply = lambda body: error(401, "gone")
+        with pytest.raises(JudgeRejected):
+            await Ruler(loaded.uncached[0]).score(group)
+        assert not standby.requests
+        assert loaded.meter.usage.calls == len(server.requests)
+        await loaded.close()
 
 
 async def test_replay_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,7 @@ from ruler import (
     ScoredGroup,
     Usage,
 )
+from ruler.plan import Planner
 from ruler.types import FENCE
 
 
@@ -498,3 +501,26 @@ async def test_a_judge_whose_error_cannot_be_printed_fails_its_group_and_no_othe
     assert [(result.status, result.message) for result in results if isinstance(result, FailedGroup)] == [
         ("failed", "the judge raised Unprintable")
     ] * 2
+
+
+async def test_a_group_with_much_text_is_laid_out_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    plan = Planner.plan
+
+    def watched(self: Planner, *arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return plan(self, *arguments)
+
+    monkeypatch.setattr(Planner, "plan", watched)
+    ruler = Ruler(ScriptedJudge(lambda request: scores_reply(dict.fromkeys(request.ids, 50))))
+    await ruler.score(Group.of(["a", "b"]))
+    await ruler.score(Group.of(["a" * 150_000, "b" * 150_000]))
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+
+
+async def test_what_score_raised_can_be_made_the_result_that_score_many_gives() -> None:
+    ruler = Ruler(ScriptedJudge(["no scores", "no scores"]))
+    group = Group.of(["a", "b"], id="g")
+    with pytest.raises(ReplyError) as raised:
+        await ruler.score(group)
+    assert [ruler.failed(group, raised.value)] == await ruler.score_many([group])

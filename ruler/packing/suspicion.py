@@ -101,7 +101,10 @@ def suspicions(
 
 
 def _any(words: Iterable[str], text: str) -> bool:
-    return any(word in text for word in words)
+    for word in words:  # noqa: SIM110  a generator takes twice as long, and this runs a hundred times a rollout
+        if word in text:
+            return True
+    return False
 
 
 def _fold(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 
 from ruler.config import LoadedJudges, load_judges
@@ -12,6 +14,8 @@ from ruler.service.problems import Problem
 from ruler.service.settings import DEFAULT, ServiceSettings
 from ruler.tokens import token_counter
 from ruler.types import Judge, Usage, judge_info
+
+_log = logging.getLogger("ruler.service")
 
 
 class Scorers:
@@ -33,8 +37,11 @@ class Scorers:
         }
         self.judges = self._load()
         self._rulers = {
-            (judge, rubric): self._ruler(judge, self.judges[judge].judges, self.rubrics[rubric])
-            for judge in self.judges
+            # It is the judge that is warned of, once for all rubrics.
+            (judge, rubric): self._ruler(
+                judge, loaded.judges, self.rubrics[rubric], policy=self._policy(judge) if rubric == DEFAULT else None
+            )
+            for judge, loaded in self.judges.items()
             for rubric in self.rubrics
         }
 
@@ -44,13 +51,11 @@ class Scorers:
         Raises:
             Problem: `not_found`, there is none of this name.
         """
-        for kind, name, known in (
-            ("judge", judge or DEFAULT, self.judges),
-            ("rubric", rubric or DEFAULT, self.rubrics),
-        ):
+        chosen = (judge or DEFAULT, rubric or DEFAULT)
+        for kind, name, known in zip(("judge", "rubric"), chosen, (self.judges, self.rubrics), strict=True):
             if name not in known:
                 raise Problem("not_found", f"{kind}: there is none called {name!r:.80}; there are {', '.join(known)}")
-        return judge or DEFAULT, rubric or DEFAULT
+        return chosen
 
     def ruler(self, judge: str, rubric: str) -> Ruler:
         """The scorer for two names that `choose` gave."""
@@ -83,24 +88,30 @@ class Scorers:
 
     def _load(self) -> dict[str, LoadedJudges]:
         top = self._settings
-        chosen = {name: (named.judge, named.fallback, named.policy) for name, named in top.judges.items()}
+        chosen = {name: (named.judge, named.fallback) for name, named in top.judges.items()}
         if any(top.judge) or not chosen:
-            chosen = {DEFAULT: (top.judge, top.fallback, top.policy), **chosen}
+            chosen = {DEFAULT: (top.judge, top.fallback), **chosen}
         loaded: dict[str, LoadedJudges] = {}
         beside: LoadedJudges | None = None
-        for name, (judge, fallback, policy) in chosen.items():
+        for name, (judge, fallback) in chosen.items():
             try:
-                settings = top.model_copy(update={"judge": judge, "fallback": fallback, "policy": policy})
+                settings = top.model_copy(update={"judge": judge, "fallback": fallback})
                 beside = loaded[name] = load_judges(settings, beside=beside)
             except ConfigError as error:
                 raise error if name == DEFAULT else ConfigError(f"judges.{name}: {error}") from error
         return loaded
 
-    def _ruler(self, name: str, judges: tuple[Judge, ...], rubric: Rubric) -> Ruler:
-        named = self._settings.judges.get(name)
+    def _policy(self, name: str) -> str | None:
+        return self._settings.judges[name].policy if name != DEFAULT else self._settings.policy
+
+    def _ruler(self, name: str, judges: tuple[Judge, ...], rubric: Rubric, *, policy: str | None = None) -> Ruler:
         options = self._settings.scoring(name).model_dump()
-        policy = named.policy if named else self._settings.policy
         try:
-            return Ruler(judges, rubric=rubric, policy=policy, **options)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                ruler = Ruler(judges, rubric=rubric, policy=policy, **options)
         except ConfigError as error:
             raise error if name == DEFAULT else ConfigError(f"judges.{name}: {error}") from error
+        for warning in caught:
+            _log.warning("judge %s: %s", name, warning.message)
+        return ruler

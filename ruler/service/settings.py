@@ -126,22 +126,26 @@ class ServiceSettings(Settings, ScoringSettings):
 
     @model_validator(mode="after")
     def _agrees(self) -> ServiceSettings:
-        for name, unwanted in (("judges", self.judges), ("rubrics", self.rubrics)):
-            if DEFAULT in unwanted:
-                raise PydanticCustomError(
-                    "settings", f"{name}.{DEFAULT}: this name is the one of `{name[:-1]}` at the top"
-                )
+        if fault := self._fault():
+            raise PydanticCustomError("settings", "{fault}", {"fault": fault})
+        return self
+
+    def _fault(self) -> str | None:
+        """What of these settings does not go together."""
+        for name, named in (("judges", self.judges), ("rubrics", self.rubrics)):
+            if DEFAULT in named:
+                return f"{name}.{DEFAULT}: this name is the one of `{name[:-1]}` at the top"
         if self.keys and self.no_auth:
-            raise PydanticCustomError("settings", "no_auth: there are keys; take them away, or leave it false")
+            return "no_auth: there are keys; take them away, or leave it false"
         for name in self.operators:
             if name not in self.keys:
-                raise PydanticCustomError("settings", f"operators: there is no key called {name!r}")
+                return f"operators: there is no key called {name!r}"
         every = self.golden_minutes is not None or self.golden_groups is not None
         if (self.golden is None) == every:
-            raise PydanticCustomError(
-                "settings", "golden: give it together with golden_minutes, golden_groups, or both"
-            )
-        return self
+            return "golden: give it together with golden_minutes, golden_groups, or both"
+        if self.golden is not None and self.cache_mode == "readonly":
+            return "golden: in the cache mode readonly nothing is asked, and these groups are to be asked again"
+        return None
 
     def scoring(self, name: str) -> ScoringSettings:
         """How the judge of this name is used."""

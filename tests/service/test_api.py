@@ -418,6 +418,17 @@ async def test_the_document_describes_every_call() -> None:
             assert not any("HTTPValidationError" in str(answer) for answer in call["responses"].values())
 
 
+def test_a_judge_of_the_policys_family_is_told_of_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    (tmp_path / "r.md").write_text("Shorter is better.")
+    given = {
+        "judge": "http://127.0.0.1:9/v1#qwen3-8b",
+        "policy": "Qwen/Qwen2.5-7B",
+        "rubrics": {"r": tmp_path / "r.md"},
+    }
+    create_app(settings(**given))
+    assert caplog.text.count("judged by its own family") == 1
+
+
 def test_settings_that_cannot_work_stop_it_before_it_starts() -> None:
     for given, said in (
         ({"judge": ()}, "no judge"),

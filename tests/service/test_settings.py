@@ -85,6 +85,7 @@ def test_flags_add_to_the_tables_of_the_file(tmp_path: Path) -> None:
         ('no_auth = true\n[keys]\na = "A"', "no_auth: there are keys"),
         ('operators = ["b"]\n[keys]\na = "A"', "operators: there is no key called 'b'"),
         ('golden = "g.jsonl"', "golden: give it together with golden_minutes"),
+        ('golden = "g"\ngolden_groups = 5\ncache_mode = "readonly"', "golden: in the cache mode readonly"),
         ("golden_minutes = 5", "golden: give it together with golden_minutes"),
         ("judge = 7", "judge: expected a SPEC or a list of SPECs, got 7"),
         ("not toml", "is not TOML"),
