@@ -67,6 +67,8 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+PART = "part"
+"""The validation context of settings that others may still be added to: what they lack is no fault of theirs."""
 
 
 def read_settings(path: Path | None = None, **given: object) -> Settings:
@@ -92,15 +94,17 @@ def read_settings_of(kind: type[S], path: Path | None, given: Mapping[str, objec
     """
     in_environment = os.environ.get("RULER_SETTINGS")
     named = path or (Path(in_environment) if in_environment else None)
-    values = _validated(kind, _toml(named), f"settings {named}: ").model_dump(exclude_unset=True) if named else {}
-    environment = {name: _from_environment(f"RULER_{name.upper()}") for name in kind.in_environment}
-    for more in (environment, given):
-        for key, value in more.items():
-            if isinstance(value, dict):
-                values[key] = {**values.get(key, {}), **value}
-            elif value is not None and value != []:
-                values[key] = value
-    return _validated(kind, values, "")
+    values: dict[str, Any] = {}
+    for where, more in (
+        (f"settings {named}: ", _toml(named) if named else {}),
+        ("in the environment: ", {name: _from_environment(f"RULER_{name.upper()}") for name in kind.in_environment}),
+        ("", given),
+    ):
+        wanted = {key: value for key, value in more.items() if value is not None and value != []}
+        # Each part by itself first, so that an error can say where the wrong value stands.
+        for key, value in _validated(kind, wanted, where, PART).model_dump(exclude_unset=True).items():
+            values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return _validated(kind, values, f"settings {named}: " if named else "")
 
 
 def _from_environment(name: str) -> object:
@@ -120,9 +124,9 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"settings {path}: is not TOML: {error}") from error
 
 
-def _validated(kind: type[S], values: Mapping[str, object], where: str) -> S:
+def _validated(kind: type[S], values: Mapping[str, object], where: str, context: str | None = None) -> S:
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(values, context=context)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

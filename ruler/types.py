@@ -132,6 +132,12 @@ class Group:
                     f"{name}{field_name}: expected a tuple of {kind.__name__}, got {value!r:.80}; "
                     "Group.of reads messages and tools in any form"
                 )
+        for rollout in self.rollouts:
+            if not isinstance(rollout.messages, tuple):
+                raise GroupError(
+                    f"{name}rollout {rollout.id!r:.80}: messages: expected a tuple of Message, got "
+                    f"{rollout.messages!r:.80}; Rollout.of reads messages in any form"
+                )
         if not isinstance(self.id, str):
             raise GroupError(f"{name}id: expected text, got {self.id!r:.80}")
         if not isinstance(self.reference, str | None):

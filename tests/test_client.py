@@ -823,7 +823,7 @@ async def test_an_answer_that_is_not_this_rollouts_score_is_none(
 async def test_arguments_are_checked_before_anything_is_sent(service: FakeService, url: str) -> None:
     fine: dict[str, Any] = {"rollout_id": "a", "group_id": "g", "group_size": 2}
     for more, said in [
-        ({"rollout_id": None}, "rollout_id: expected text"),
+        ({"rollout_id": None}, "rollout_id: missing; give one"),
         ({"rollout_id": ""}, "rollout_id: expected text"),
         ({"rollout_id": "\ud800"}, "rollout_id: expected text.* half surrogate"),
         ({"group_id": ""}, "group_id: expected text"),

@@ -135,7 +135,8 @@ def serve(
 
 
 def _announce(address: str, settings: ServiceSettings, service: Any) -> None:
-    say(f"ruler serves {address}  (dashboard {address}/, calls {address}/docs)")
+    reached = address.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+    say(f"ruler serves {address}  (dashboard {reached}/, calls {reached}/docs)")
     for name, loaded in service.scorers.judges.items():
         members = " + ".join(judge_info(judge).name for judge in loaded.judges)
         say(f"  judge {name}: {members}, orders {settings.scoring(name).orders}")

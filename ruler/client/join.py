@@ -142,7 +142,7 @@ class Joining:
         num_polls = 0
         while reply.status == 202:
             if self.sender.patience.left(self.deadline) <= 0:
-                raise self._too_late()
+                raise self._too_late(reply)
             reply = await self._poll(reply, num_polls)
             num_polls += 1
         if reply.code == "not_found":
@@ -220,10 +220,13 @@ class Joining:
         mendable = reply.code == "not_found" or (reply.code is not None and reply.transient() is not None)
         return reply if mendable else self.sender.checked(reply)
 
-    def _too_late(self) -> JudgeUnavailable:
+    def _too_late(self, last: Reply) -> JudgeUnavailable:
         seconds = self.sender.patience.timeout_seconds
         url = self.sender.connections.url
-        return JudgeUnavailable(f"{url}: {self.place}: no score within timeout_seconds={seconds:g}", usage=UNKNOWN)
+        here = (last.body or {}).get("num_rollouts")
+        said = f"; {here} of {self.place.group_size} rollouts are there" if isinstance(here, int) else ""
+        message = f"{url}: {self.place}: no score within timeout_seconds={seconds:g}{said}"
+        return JudgeUnavailable(message, usage=UNKNOWN)
 
 
 def read_place(group_id: object, group_size: object, rollout_id: object, attempt: object) -> Place:
@@ -232,6 +235,10 @@ def read_place(group_id: object, group_size: object, rollout_id: object, attempt
     Raises:
         GroupError: a value that is none; names it.
     """
+    if rollout_id is None:
+        raise GroupError("rollout_id: missing; give one beside the messages, or a Rollout, which has its own")
+    if isinstance(rollout_id, int) and not isinstance(rollout_id, bool):
+        rollout_id = str(rollout_id)
     for name, text in (("group_id", group_id), ("rollout_id", rollout_id)):
         if not isinstance(text, str) or not text or not _is_unicode(text):
             raise GroupError(f"{name}: expected text, not empty and without half surrogate pairs, got {text!r:.80}")

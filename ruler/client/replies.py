@@ -85,12 +85,14 @@ class Transient(Exception):
     Attributes:
         error: what is raised when there is no other.
         invited: whether the service asked to come again, so that this does not count as a failed attempt.
+        answered: whether there was an answer, and not only silence.
     """
 
-    def __init__(self, error: JudgeUnavailable, *, invited: bool = False) -> None:
+    def __init__(self, error: JudgeUnavailable, *, invited: bool = False, answered: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.invited = invited
+        self.answered = answered
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class Reply:
         error = self.error() if self.status in (429, 503) or (self.code is None and self.status in (502, 504)) else None
         if not isinstance(error, JudgeUnavailable):
             return None
-        return Transient(error, invited=self.code in _INVITING and error.retry_after_seconds is not None)
+        invited = self.code in _INVITING and error.retry_after_seconds is not None
+        return Transient(error, invited=invited, answered=True)
 
     def quoted(self) -> str:
         """The beginning of the text."""
@@ -193,14 +196,16 @@ class Patience:
 
         spent = Usage()
         num_failed = 0
+        answered: JudgeUnavailable | None = None
 
         async def once() -> T:
-            nonlocal spent, num_failed
+            nonlocal spent, num_failed, answered
             try:
                 return await attempt()
             except Transient as transient:
                 spent += usage_of(transient.error)
                 num_failed += not transient.invited
+                answered = transient.error if transient.answered else answered
                 raise
 
         def pause(state: RetryCallState) -> float:
@@ -223,7 +228,9 @@ class Patience:
             asked = "asked once" if times == 1 else f"asked {times} times"
             ended = "" if num_failed >= self.attempts else f"; timeout_seconds={self.timeout_seconds:g}"
             error = transient.error
-            raise with_usage(error, spent, message=f"{error} ({asked}{ended})") from transient.__cause__
+            # The last attempt may have had no time left: what the service said before is the reason.
+            before = f"; before that: {answered}" if answered is not None and not transient.answered else ""
+            raise with_usage(error, spent, message=f"{error} ({asked}{ended}){before}") from transient.__cause__
         except RulerError as error:
             raise with_usage(error, spent + usage_of(error)) from error.__cause__
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from ruler.service.problems import Problem
+from ruler.service.problems import Problem, stopping
 from ruler.types import Usage
 
 WINDOW_SECONDS = 60.0
@@ -86,6 +86,7 @@ class Admission:
         self._line: OrderedDict[asyncio.Future[None], Ticket] = OrderedDict()
         self._patient: OrderedDict[_Patient, None] = OrderedDict()
         self._patients_turn = False
+        self._stopping = False
 
     @property
     def in_flight(self) -> int:
@@ -109,13 +110,23 @@ class Admission:
             Problem: "rate_limited": this minute has had enough; "overloaded": the queue is full. Both say when to
                 come again, for "rate_limited" that is when it could be let in if nobody else came.
         """
+        self.check(tokens, queued=queued)
+        self._patients_turn = bool(self._patient)
+        return self._enter(tokens, queued=queued)
+
+    def check(self, tokens: int, *, queued: bool = True) -> None:
+        """Raises the Problem that `take` would raise now."""
         # A patient one is overtaken once, then its needs go first.
         ahead = next(iter(self._patient)) if self._patient and self._patients_turn else None
         problem = self._obstacle(tokens, queued=queued, ahead=ahead)
         if problem is not None:
             raise problem
-        self._patients_turn = bool(self._patient)
-        return self._enter(tokens, queued=queued)
+
+    def stop(self) -> None:
+        """Lets nobody in any more: all who wait to be let in, and all who come, get the Problem "stopping"."""
+        self._stopping = True
+        for patient in self._patient:
+            _wake(patient.woken)
 
     async def take_patiently(self, tokens: int) -> Ticket:
         """Lets a group in as soon as that is possible; for work that can wait, such as the lines of a batch.
@@ -128,6 +139,8 @@ class Admission:
         try:
             while True:
                 seconds = None
+                if self._stopping:
+                    raise stopping()
                 if next(iter(self._patient)) is me:
                     problem = self._obstacle(tokens, queued=True)
                     if problem is None:
@@ -175,6 +188,13 @@ class Admission:
             raise
 
     def _give_place(self, ticket: Ticket) -> None:
+        now = self._clock()
+        if self._is_limited and ticket._until <= now:
+            # It was let in long ago and its tokens are taken now. It is not refused any more, but others are held back.
+            self._forget(now)
+            ticket._until = now + WINDOW_SECONDS
+            self._recent.append(ticket)
+            self._recent_tokens += ticket._tokens
         ticket._stage = "placed"
         self._queued -= 1
         self._in_flight += 1
@@ -189,13 +209,16 @@ class Admission:
                 turn.set_result(None)
         self._wake_patient()
 
+    @property
+    def _is_limited(self) -> bool:
+        return self._requests_per_minute is not None or self._tokens_per_minute is not None
+
     def _enter(self, tokens: int, *, queued: bool) -> Ticket:
-        limited = self._requests_per_minute is not None or self._tokens_per_minute is not None
-        ticket = Ticket(self, tokens, self._clock() + (WINDOW_SECONDS if limited else 0.0))
+        ticket = Ticket(self, tokens, self._clock() + (WINDOW_SECONDS if self._is_limited else 0.0))
         if queued:
             ticket._stage = "queued"
             self._queued += 1
-        if limited:
+        if self._is_limited:
             self._recent.append(ticket)
             self._recent_tokens += tokens
         return ticket
@@ -224,6 +247,8 @@ class Admission:
 
     def _obstacle(self, tokens: int, *, queued: bool, ahead: _Patient | None = None) -> Problem | None:
         """Why a group of so many tokens cannot be let in now, after the one ahead of it if there is one."""
+        if self._stopping:
+            return stopping()
         now = self._clock()
         self._forget(now)
         seconds = max(self._until_request(ahead, now), self._until_tokens(tokens, ahead, now))

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
-from typing import TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ruler.errors import RulerError
-from ruler.records import read_group
 from ruler.results import json_line, prompt_record, result_record
 from ruler.service import openapi
-from ruler.service.admission import Ticket
 from ruler.service.batch import BatchReply
+from ruler.service.bodies import nobody, read_body, unless_gone
 from ruler.service.metrics import CONTENT_TYPE
-from ruler.service.problems import Problem
-from ruler.service.rendezvous import Seat
+from ruler.service.problems import Problem, stopping
+from ruler.service.rendezvous import Answer, Seat
 from ruler.service.replies import json_reply
-from ruler.service.service import BYTES_PER_TOKEN, Job, Service, stopping
+from ruler.service.service import BYTES_PER_TOKEN, Job, Service
 from ruler.service.wire import (
     answer_record,
     check_query,
     judged_record,
     read_count,
+    read_group,
     read_post,
     read_seconds,
     whole_record,
 )
 from ruler.types import FailedGroup, Group, ScoredGroup
 
-_LARGE_BYTES = 200_000
-"""A larger body is read in a thread, so that the event loop goes on."""
 _LISTED = 100
 _MAX_LISTED = 500
-
-T = TypeVar("T")
 
 _log = logging.getLogger("ruler.service")
 
@@ -54,8 +49,12 @@ def new_router(service: Service) -> APIRouter:
     router.get("/v1/rollouts", **openapi.FIND)(calls.find)
     router.get("/v1/groups", **openapi.GROUPS)(calls.groups)
     router.post("/v1/pack", **openapi.PACK)(calls.pack)
-    router.get("/healthz", **openapi.HEALTH)(calls.healthz)
-    router.get("/readyz", **openapi.READY)(calls.readyz)
+    for path, call, described in (
+        ("/healthz", calls.healthz, openapi.HEALTH),
+        ("/readyz", calls.readyz, openapi.READY),
+    ):
+        router.get(path, **described)(call)
+        router.head(path, include_in_schema=False)(call)
     router.get("/metrics", **openapi.METRICS)(calls.metrics)
     return router
 
@@ -70,19 +69,22 @@ class Calls:
         """One group in, its scores out. Asked again, it is answered from the cache."""
         owner = self._owner(request, ("judge", "rubric"))
         names = self._names(request)
-        ticket = self._take(request)
+        if self._service.stopping:
+            raise stopping()
+        admission = self._service.admission
+        admission.check(0)  # before the body is read: what is refused costs no memory
+        body = await read_body(request)
+        group = await self._read_group(body)
+        ticket = admission.take(len(body) // BYTES_PER_TOKEN)
+        judging = asyncio.create_task(self._service.judge(Job(group, owner, *names, ticket, len(body))))
+        judging.add_done_callback(lambda _: ticket.drop())  # it may be given up before it has begun
+        if await unless_gone(request, asyncio.wait([judging])) is None:
+            self._service.leave(judging)
+            return nobody()
         try:
-            body = await request.body()
-            group = await _read(read_group, body)
-            self._check_size(group)
-        except BaseException:
-            ticket.drop()
-            raise
-        try:
-            scored = await self._service.judge(Job(group, owner, *names, ticket, len(body)))
+            return json_reply(result_record(judging.result()))
         except RulerError as error:
             raise Problem.of(error, group.id) from error
-        return json_reply(result_record(scored))
 
     async def batch(self, request: Request) -> Response:
         """Groups in, a line each; results out as they finish. A bad line is answered by an error with its number."""
@@ -117,11 +119,10 @@ class Calls:
         read = partial(
             read_post, owner=owner, judge=names[0], rubric=names[1], max_rollouts=self._service.settings.max_rollouts
         )
-        post = await _read(read, await request.body())
-        seat = self._service.rendezvous.join(post)
-        # The rendezvous counts it from here on.
-        request.scope["ruler.held"].release()
-        return await self._answer(seat, seconds)
+        # No name for the post: what it holds must be gone while the answer is waited for.
+        seat = self._service.rendezvous.join(await self._service.aside.read(read, await read_body(request)))
+        request.scope["ruler.held"].release()  # the rendezvous counts it from here on
+        return await self._answer(request, seat, seconds)
 
     async def find(self, request: Request) -> Response:
         """The score of a rollout that was posted before."""
@@ -133,7 +134,8 @@ class Calls:
                 raise Problem("group", f"{name}: missing in the address")
         attempt = read_count("attempt", query.get("attempt"), at_least=0, at_most=2**53)
         seat = self._service.rendezvous.find(owner, query["group_id"], query["rollout_id"], attempt)
-        return await self._answer(seat, seconds or 0.0)
+        await read_body(request)
+        return await self._answer(request, seat, seconds or 0.0)
 
     async def groups(self, request: Request) -> Response:
         """What was judged lately, the newest first; with `id` or `number` one group, with its content."""
@@ -156,9 +158,8 @@ class Calls:
         """The prompts that would be asked for a group, and their token accounts; nobody is asked."""
         self._owner(request, ("judge", "rubric"))
         names = self._names(request)
-        group = await _read(read_group, await request.body())
-        self._check_size(group)
-        lines = await asyncio.to_thread(self._packed, group, *names)
+        group = await self._read_group(await read_body(request))
+        lines = await self._service.aside.run(partial(self._packed, group, *names))
         return Response(b"".join(lines), media_type="application/x-ndjson")
 
     async def healthz(self) -> Response:
@@ -172,7 +173,9 @@ class Calls:
 
     async def metrics(self, request: Request) -> Response:
         """Counts in the Prometheus text format."""
-        self._service.keys.caller(request.headers)
+        caller = self._service.keys.caller(request.headers)
+        if not caller.sees_all and self._service.settings.operators:
+            raise Problem("forbidden", "metrics name all keys: they are for operators")
         return Response(self._service.metrics.text(), media_type=CONTENT_TYPE)
 
     def _owner(self, request: Request, query: Collection[str]) -> str:
@@ -184,36 +187,26 @@ class Calls:
         query = request.query_params
         return self._service.choose(query.get("judge"), query.get("rubric"))
 
-    def _take(self, request: Request) -> Ticket:
-        """A place in the queue, before the body is read: what is refused costs no memory."""
-        if self._service.stopping:
-            raise stopping()
-        length = request.headers.get("content-length", "")
-        return self._service.admission.take(int(length) // BYTES_PER_TOKEN if length.isdecimal() else 0)
-
-    def _check_size(self, group: Group) -> None:
-        most = self._service.settings.max_rollouts
-        if len(group.rollouts) > most:
-            raise Problem("too_large", f"rollouts: at most {most}, got {len(group.rollouts)}", group.id)
+    async def _read_group(self, body: bytes) -> Group:
+        read = partial(read_group, max_rollouts=self._service.settings.max_rollouts)
+        return await self._service.aside.read(read, body)
 
     async def _settle(self, line: bytes, owner: str, names: tuple[str, str]) -> ScoredGroup | FailedGroup:
         """What came of one line of a batch; waits for its turn, where a single request would be told to come again."""
-        group = await _read(read_group, line)
-        self._check_size(group)
+        group = await self._read_group(line)
         ticket = await self._service.admission.take_patiently(len(line) // BYTES_PER_TOKEN)
         try:
             return await self._service.judge(Job(group, owner, *names, ticket, len(line)))
         except RulerError as error:
             return self._service.scorers.ruler(*names).failed(group, error)
 
-    async def _answer(self, seat: Seat, seconds: float | None) -> Response:
-        try:
-            answer = await seat.answer(seconds)
-        except RulerError as error:
-            raise Problem.of(error, seat.group_id) from error
-        except Problem as problem:
-            problem.group_id = seat.group_id
-            raise
+    async def _answer(self, request: Request, seat: Seat, seconds: float | None) -> Response:
+        answer = await seat.answer(0.0)
+        if answer is None and seconds != 0:
+            told = await unless_gone(request, _told(seat, seconds))
+            if told is None:
+                return nobody()
+            answer = told[0]
         return json_reply(answer_record(seat, answer), 202 if answer is None else 200)
 
     def _packed(self, group: Group, judge: str, rubric: str) -> list[bytes]:
@@ -224,5 +217,5 @@ class Calls:
         ]
 
 
-async def _read(read: Callable[[bytes], T], body: bytes) -> T:
-    return await asyncio.to_thread(read, body) if len(body) > _LARGE_BYTES else read(body)
+async def _told(seat: Seat, seconds: float | None) -> tuple[Answer | None]:
+    return (await seat.answer(seconds),)

@@ -13,12 +13,13 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ruler.errors import RulerError
 from ruler.service import compat
 from ruler.service.api import new_router
+from ruler.service.bodies import nobody
 from ruler.service.door import Door
 from ruler.service.keys import is_loopback
 from ruler.service.pages import add_pages
@@ -51,6 +52,7 @@ def build_app(settings: ServiceSettings) -> FastAPI:
         # Its pages load scripts from another host; `pages` makes one of our own.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to what the request calls our host
     )
     app.state.service = service
     app.include_router(new_router(service))
@@ -60,13 +62,16 @@ def build_app(settings: ServiceSettings) -> FastAPI:
         Door,
         max_body_bytes=settings.max_body_bytes,
         max_buffered_bytes=settings.max_buffered_bytes,
+        max_requests=settings.max_requests,
         local_only=not service.keys.required and is_loopback(settings.host),
         booked=service.metrics.request,
+        at_stop=service.at_stop.append,
     )
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RulerError, _ruler_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _bad_query)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _fault)
     app.openapi = partial(_document, app)  # type: ignore[method-assign]
     return app
@@ -94,6 +99,10 @@ async def _bad_query(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return problem_reply(Problem("group", f"{place}: {first['msg'].lower()}, got {first.get('input')!r:.80}"))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return nobody()
 
 
 async def _fault(request: Request, error: Exception) -> Response:

@@ -1,7 +1,7 @@
 """Many groups in one request: each line of NDJSON is answered by a line as soon as it is judged.
 
-What is read ahead is bounded by the places for judging, what waits to be sent by its bytes: a sender that is faster
-than the judge is held back by TCP, and so is a judge that is faster than the receiver.
+At most as many lines are being judged as there are places, and what waits to be sent is bounded by its bytes: a sender
+that is faster than the judge is held back by TCP, and so is a judge that is faster than the receiver.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from ruler.results import json_line
 from ruler.service.door import Held
+from ruler.service.problems import Problem
 
 _OUTBOX_BYTES = 8 * 2**20
 """Of answers that wait to be sent. A sender that reads nothing until it has sent all gets as far as this."""
+_LINES_AT_ONCE = 1_000
 _STALL_SECONDS = 60.0
 """How long a receiver may take nothing before it is given up."""
 
@@ -45,11 +48,13 @@ class BatchReply(Response):
         self._room = asyncio.Event()
         self._room.set()
         self._gone = False
+        self._upcoming: asyncio.Task[Message] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ends when every line is answered; when the receiver has gone, what was begun is finished all the same."""
+        first = await self._receive()  # a sender that expects to be told to go on is told so by this
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        reading = asyncio.create_task(self._read())
+        reading = asyncio.create_task(self._read(first))
         try:
             while (line := await self._outbox.get()) is not None:
                 try:
@@ -68,22 +73,32 @@ class BatchReply(Response):
         finally:
             reading.cancel()
 
-    async def _read(self) -> None:
+    async def _read(self, first: Message) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                number = 0
-                async for line, num_bytes in self._lines():
-                    number += 1
-                    if line is not None and not line.strip():
-                        self._held.release(num_bytes)
-                        continue
-                    await self._room.wait()
-                    await self._places.acquire()
-                    tasks.create_task(self._settle(number, line, num_bytes))
-        except* ClientDisconnect:
-            self._gone = True
+                try:
+                    await self._begin_all(tasks, first)
+                except Problem as problem:  # no more of the body can be had; what was begun is finished
+                    self._outbox.put_nowait(json_line(problem.body()))
         finally:
+            if self._upcoming is not None:
+                self._upcoming.cancel()
             self._outbox.put_nowait(None)
+
+    async def _begin_all(self, tasks: asyncio.TaskGroup, first: Message) -> None:
+        number = 0
+        async for line, num_bytes in self._lines(first):
+            number += 1
+            if line is None or line.strip():
+                await self._room.wait()
+                await self._places.acquire()
+                if self._gone:
+                    return
+                tasks.create_task(self._settle(number, line, num_bytes))
+            else:
+                self._held.release(num_bytes)
+                if number % _LINES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # a body of blank lines must not keep everybody else waiting
 
     async def _settle(self, number: int, line: bytes | None, num_bytes: int) -> None:
         try:
@@ -96,11 +111,30 @@ class BatchReply(Response):
         if self._outbox_bytes >= _OUTBOX_BYTES:
             self._room.clear()
 
-    async def _lines(self) -> AsyncIterator[tuple[bytes | None, int]]:
+    async def _pieces(self, message: Message) -> AsyncIterator[bytes]:
+        """The body, piece by piece; it ends early when the sender has gone.
+
+        One message is received ahead, because only so can it be noticed while lines are worked on that nobody waits
+        for them any more.
+        """
+        while message["type"] == "http.request":
+            upcoming = self._upcoming = asyncio.create_task(self._receive())
+            upcoming.add_done_callback(lambda done: done.cancelled() or done.exception())
+            yield message.get("body", b"")
+            if not message.get("more_body", False):
+                return
+            message = await upcoming
+
+    async def _receive(self) -> Message:
+        message = await self._request.receive()
+        self._gone = self._gone or message["type"] == "http.disconnect"
+        return message
+
+    async def _lines(self, message: Message) -> AsyncIterator[tuple[bytes | None, int]]:
         """Each line and how many bytes are held for it; None for a line that is too long, of which nothing is kept."""
         pieces: list[bytes] = []
         size = held = 0
-        async for chunk in self._request.stream():
+        async for chunk in self._pieces(message):
             first, *more = chunk.split(b"\n")
             for place, piece in enumerate((first, *more)):
                 if place > 0:
@@ -113,7 +147,5 @@ class BatchReply(Response):
                     pieces, held = [], 0
                 else:
                     pieces.append(piece)
-            if self._gone:
-                return
         if size:
             yield (None if size > self._max_line_bytes else b"".join(pieces)), held

@@ -23,6 +23,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -32,6 +33,7 @@ from ruler.chat_text import ChatPrompt, read_prompt, read_response, response_in
 from ruler.errors import GroupError, RulerError
 from ruler.messages import Message, read_messages
 from ruler.service import openapi
+from ruler.service.bodies import nobody, read_body, unless_gone
 from ruler.service.problems import Problem
 from ruler.service.rendezvous import Answer, Post, Seat
 from ruler.service.replies import json_reply
@@ -50,6 +52,7 @@ TIED_REWARD = 0.5
 _PAYABLE = frozenset(("deadline", "internal", "judge", "packing", "rejected", "reply", "unavailable"))
 """What a constant may stand for: this group could not be scored. Where none can (`budget`, `config`), where another try
 is to be made (`stopping`), and where the request is wrong, a constant would hide what somebody must see to."""
+_MAX_BYTES = 4 * 2**20
 _QUERY = ("group_size", "judge", "rubric", "failure_reward")
 
 
@@ -116,10 +119,11 @@ class Calls:
         there are none.
         """
         asked = self._asked(request, _OPENRLHF)
-        posted = _read_openrlhf(read_json(await _body(request)))
+        read = partial(_read_openrlhf, most=self._service.settings.max_rollouts)
+        posted = await self._service.aside.read(read, await read_body(request))
         paid = await self._paid(request, asked, posted)
         if paid is None:
-            return _nobody()
+            return nobody()
         rewards = [reward for reward, _ in paid]
         answers = [outcome if isinstance(outcome, Answer) else None for _, outcome in paid]
         logs = {
@@ -136,10 +140,10 @@ class Calls:
         The header `X-Ruler-Failed` says why the number is a constant, `X-Ruler-Tied` that the group is tied.
         """
         asked = self._asked(request, _SLIME)
-        posted = _read_slime(read_json(await _body(request)))
+        posted = await self._service.aside.read(_read_slime, await read_body(request))
         paid = await self._paid(request, asked, [posted])
         if paid is None:
-            return _nobody()
+            return nobody()
         reward, outcome = paid[0]
         headers = {}
         if isinstance(outcome, Problem):
@@ -174,7 +178,7 @@ class Calls:
                 held.append(self._take(asked, one))
             # The rendezvous counts them from here on.
             request.scope["ruler.held"].release()
-            if not await _all_answered(request, [place.answer for place in held]):
+            if await unless_gone(request, asyncio.wait([place.answer for place in held])) is None:
                 return None
             paid = [self._pay(asked, place) for place in held]
             while held:
@@ -229,37 +233,18 @@ class Calls:
         return asked.failure_reward, problem
 
 
-async def _all_answered(request: Request, answers: Sequence[asyncio.Task[Answer]]) -> bool:
-    """Waits until all are answered, or failed; False when the client hangs up before. Cancels no answer."""
-    hung_up = asyncio.ensure_future(_hung_up(request))
-    answered = asyncio.ensure_future(asyncio.wait(answers))
-    try:
-        await asyncio.wait((hung_up, answered), return_when=asyncio.FIRST_COMPLETED)
-        return not hung_up.done()
-    finally:
-        hung_up.cancel()
-        answered.cancel()
+def _read_small(content: bytes) -> object:
+    # Prompts are parsed as chat templates, which takes seconds for text that is made to be nothing but marks.
+    if len(content) > _MAX_BYTES:
+        raise Problem("too_large", f"body: at most {_MAX_BYTES:,} bytes on this wire, got {len(content):,}")
+    return read_json(content)
 
 
-async def _hung_up(request: Request) -> None:
-    # The body has been read: what comes now can only be the end.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _body(request: Request) -> bytes:
-    # Not `request.body()`: the request would keep it as long as the answer is held.
-    return b"".join([piece async for piece in request.stream()])
-
-
-def _nobody() -> Response:
-    """For a client that is gone; the status is nginx's, and is seen in the metrics."""
-    return Response(status_code=499)
-
-
-def _read_openrlhf(data: object) -> list[_Posted]:
-    body = _object(data)
+def _read_openrlhf(content: bytes, *, most: int) -> list[_Posted]:
+    body = _object(_read_small(content))
     queries, prompts = _texts(body, "query"), _texts(body, "prompts")
+    if len(queries) > most:
+        raise Problem("too_large", f"query: at most {most} rollouts, got {len(queries)}")
     labels = body.get("labels")
     if labels is None:
         labels = [None] * len(queries)
@@ -277,8 +262,8 @@ def _read_openrlhf(data: object) -> list[_Posted]:
     return read
 
 
-def _read_slime(data: object) -> _Posted:
-    body = _object(data)
+def _read_slime(content: bytes) -> _Posted:
+    body = _object(_read_small(content))
     prompt, response = body.get("prompt"), body.get("response")
     if not isinstance(response, str):
         raise Problem("group", f"response: expected text, got {_shown(response)}")

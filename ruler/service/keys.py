@@ -63,7 +63,7 @@ class Keys:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (caller := self.check(key.strip())):
             return caller
-        said = "unknown key" if key else "no key"
+        said = "unknown key" if key else "no key" if not scheme else "no bearer key"
         raise Problem(
             "unauthorized",
             f"{said}: send one as `Authorization: Bearer KEY`",

@@ -19,7 +19,7 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "packing": (422, "the group does not fit the judge's window"),
     "unauthorized": (401, "no bearer key, or an unknown one"),
     "budget": (402, "the service's cap on money or tokens is reached"),
-    "forbidden": (403, "a browser sent this from a page of another host"),
+    "forbidden": (403, "a browser sent this from a page of another host, or it is for operators"),
     "not_found": (404, "there is no such call, judge, rubric, group or rollout"),
     "method": (405, "the call exists, with another method"),
     "slow_body": (408, "the body did not arrive in time"),
@@ -38,6 +38,8 @@ STATUSES: Mapping[str, tuple[int, str]] = {
     "deadline": (504, "the siblings, or the judge, took too long"),
 }
 """Code -> HTTP status, and what it means."""
+_STOP_SECONDS = 5.0
+"""When to come again: until then the process is a new one."""
 
 
 @dataclass(eq=False)
@@ -82,3 +84,8 @@ class Problem(Exception):
         if self.usage is not None and self.usage != Usage():
             error["usage"] = usage_record(self.usage)
         return {"error": error}
+
+
+def stopping(group_id: str | None = None) -> Problem:
+    """What is answered while the service ends."""
+    return Problem("stopping", "the service is being stopped", group_id, _STOP_SECONDS)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ruler.errors import RulerError
-from ruler.service.problems import Problem
+from ruler.service.problems import Problem, stopping
 from ruler.service.seats import Answer, Meeting, Post, Seat, ShortGroups, Sleep, answers, wait_for_first
 from ruler.service.tables import Table, Tables, group_problem
 from ruler.types import ScoredGroup
@@ -144,7 +144,7 @@ class Rendezvous:
                 no room. "stopping". Whatever `admit` raises.
         """
         if self._stopping:
-            raise _stopped(post.group_id)
+            raise stopping(post.group_id)
         attempts = self._tables.of(post.owner, post.group_id)
         table = next((table for table in attempts if table.attempt == post.attempt), None)
         if table is None and attempts and attempts[-1].attempt > post.attempt:
@@ -183,11 +183,11 @@ class Rendezvous:
         self._stopping = True
         for table in list(self._tables.open):
             if table.state == "collecting":
-                self._fail(table, _stopped(table.group_id))
+                self._fail(table, stopping(table.group_id))
         await self._judgings_end(seconds)
         for table in self._tables.open:
             if table.outcome is None:
-                table.settle(_stopped(table.group_id))
+                table.settle(stopping(table.group_id))
             if table.judging is not None:
                 table.judging.cancel()
         await self._judgings_end(_CANCEL_SECONDS)
@@ -204,7 +204,15 @@ class Rendezvous:
     def _open(self, post: Post, judge_seconds: float, short_groups: ShortGroups) -> Table:
         attempts = self._tables.of(post.owner, post.group_id)
         loser = attempts[-1] if attempts and attempts[-1].outcome is None else None
-        lack = self._tables.lack(post.size_bytes * post.group_size, num_groups=1, without=loser)
+        needed = post.size_bytes * post.group_size
+        if needed > self._tables.max_bytes:
+            raise group_problem(
+                "too_large",
+                post.group_id,
+                f"{post.group_size} rollouts as large as this take {needed} bytes, and there is room for "
+                f"{self._tables.max_bytes}; send them as one group, or smaller ones",
+            )
+        lack = self._tables.lack(needed, num_groups=1, without=loser)
         if lack is not None:
             raise _overloaded(post.group_id, lack)
         admitted = self._admit(post)
@@ -290,10 +298,6 @@ class Rendezvous:
         if table.state == "collecting":
             table.drop()
             self._tables.finish(table)
-
-
-def _stopped(group_id: str) -> Problem:
-    return group_problem("stopping", group_id, "the service is being stopped", _RETRY_SECONDS)
 
 
 def _overloaded(group_id: str, lack: str) -> Problem:

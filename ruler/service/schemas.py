@@ -69,6 +69,14 @@ EXAMPLE_ANSWER = {
     "rubric": "default@1#b5d9c7a2e0f1",
     "prompt_version": "2",
 }
+EXAMPLE_WAITING = {
+    "group_id": "step-3/task-17",
+    "attempt": 0,
+    "rollout_id": "0",
+    "status": "waiting",
+    "group_size": 8,
+    "num_rollouts": 3,
+}
 EXAMPLE_JUDGED = {
     "number": 12,
     "group_id": "task-17",
@@ -161,9 +169,14 @@ _RESULT = object_of(
 )
 _POST = object_of(
     {
-        "group_id": {"type": "string", "minLength": 1, "maxLength": 1000},
+        "group_id": {"type": ["string", "integer"], "minLength": 1, "maxLength": 1000},
         "group_size": {"type": "integer", "minimum": 1, "description": "How many rollouts the group will have."},
-        "rollout_id": {"type": "string", "minLength": 1, "maxLength": 1000, "description": "Kept over retries."},
+        "rollout_id": {
+            "type": ["string", "integer"],
+            "minLength": 1,
+            "maxLength": 1000,
+            "description": "Kept over retries.",
+        },
         "attempt": {
             "type": "integer",
             "minimum": 0,
@@ -203,7 +216,14 @@ _ANSWER = object_of(
     ["group_id", "attempt", "rollout_id", "status", "group_size", "num_rollouts", "judge", "rubric", "prompt_version"],
 )
 _WAITING = object_of(
-    {"group_id": TEXT, "attempt": COUNT, "rollout_id": TEXT, "status": {"const": "waiting"}},
+    {
+        "group_id": TEXT,
+        "attempt": COUNT,
+        "rollout_id": TEXT,
+        "status": {"const": "waiting"},
+        "group_size": {"type": "integer", "description": "As declared."},
+        "num_rollouts": {"type": "integer", "description": "Those that have come so far."},
+    },
 )
 _JUDGED = object_of(
     {

@@ -44,6 +44,19 @@ class Scorers:
             for judge, loaded in self.judges.items()
             for rubric in self.rubrics
         }
+        self._packers = {
+            (judge, name): self._members(judge, rubric)
+            for judge in self.judges
+            for name, rubric in self.rubrics.items()
+        }
+
+    def _members(self, judge: str, rubric: Rubric) -> list[tuple[str | None, Ruler, Callable[[str], int]]]:
+        members = self.judges[judge].judges
+        infos = [judge_info(member) for member in members]
+        return [
+            (info.name if len(members) > 1 else None, self._ruler(judge, (member,), rubric), token_counter(info)[1])
+            for member, info in zip(members, infos, strict=True)
+        ]
 
     def choose(self, judge: str | None, rubric: str | None) -> tuple[str, str]:
         """The names of judge and rubric; None is "default".
@@ -63,13 +76,7 @@ class Scorers:
 
     def packers(self, judge: str, rubric: str) -> list[tuple[str | None, Ruler, Callable[[str], int]]]:
         """For each judge that would be asked: its name where there are several, a scorer, and a tokenizer."""
-        members = self.judges[judge].judges
-        packers = []
-        for member in members:
-            info = judge_info(member)
-            ruler = self._ruler(judge, (member,), self.rubrics[rubric])
-            packers.append((info.name if len(members) > 1 else None, ruler, token_counter(info)[1]))
-        return packers
+        return self._packers[judge, rubric]
 
     def uncached(self) -> Mapping[str, Ruler]:
         """By judge, scorers with the default rubric that ask every time; what they spend counts like all else."""
@@ -82,9 +89,12 @@ class Scorers:
         return next(iter(self.judges.values())).meter.usage
 
     async def close(self) -> None:
-        """Ends engines and gives the cache back; what was awaited is kept."""
-        for loaded in self.judges.values():
-            await loaded.close()
+        """Ends engines and gives the cache back; what was awaited is kept. One that ends badly is no reason to stay."""
+        for name, loaded in self.judges.items():
+            try:
+                await loaded.close()
+            except Exception:  # noqa: BLE001  the others are to be closed
+                _log.exception("judge %s: could not be closed", name)
 
     def _load(self) -> dict[str, LoadedJudges]:
         top = self._settings

@@ -96,6 +96,11 @@ class Seat:
         """Rollouts declared."""
         return self._table.group_size
 
+    @property
+    def num_here(self) -> int:
+        """Rollouts of the group that have come."""
+        return self._table.num_rollouts
+
     @overload
     async def answer(self) -> Answer: ...
 

@@ -81,7 +81,10 @@ class _Server(uvicorn.Server):
         """Stops the service first: its callers are held by it, and uvicorn waits for them before it tells the app."""
         stopping = asyncio.create_task(self._service.stop())
         await super().shutdown(sockets)
-        await stopping
+        if self.force_exit:
+            stopping.cancel()
+        else:
+            await stopping
 
 
 def _allow_many_connections() -> None:

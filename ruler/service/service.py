@@ -6,17 +6,17 @@ import asyncio
 import logging
 import math
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ruler.errors import JudgeError, RulerError
+from ruler.errors import JudgeUnavailable, RulerError
 from ruler.service.admission import Admission, Ticket
+from ruler.service.bodies import Aside
 from ruler.service.drift import Drift
 from ruler.service.keys import Keys
 from ruler.service.metrics import Metrics
-from ruler.service.problems import Problem
+from ruler.service.problems import stopping
 from ruler.service.recent import Recent
 from ruler.service.rendezvous import Meeting, Post, Rendezvous
 from ruler.service.scorers import Scorers
@@ -61,9 +61,11 @@ class Service:
         rendezvous: where rollouts of one group meet.
         recent: what was judged lately.
         metrics: counts.
+        aside: where work is done that would hold up the event loop.
         drift: golden groups, None without.
         started_at: Unix seconds.
         stopping: whether nothing new is taken.
+        at_stop: called when the service begins to stop.
 
     Raises:
         ConfigError: a setting is wrong, or a judge, rubric, key or file cannot be had.
@@ -74,6 +76,7 @@ class Service:
         self.keys = Keys(settings)
         self.scorers = Scorers(settings)
         self.metrics = Metrics()
+        self.aside = Aside()
         self.recent = Recent(settings.recent_groups, settings.recent_bytes, content=settings.content)
         self.admission = Admission(
             concurrency=settings.concurrency,
@@ -95,7 +98,8 @@ class Service:
         self.started_at = time.time()
         self.stopping = False
         self._clock = clock
-        self._judging: dict[asyncio.Task[object], bool] = {}
+        self.at_stop: list[Callable[[], None]] = []
+        self._judging: dict[asyncio.Task[Any], bool] = {}
         self._unready_since: float | None = None
         self._last_failure = ""
         self._stopped: asyncio.Task[None] | None = None
@@ -127,7 +131,7 @@ class Service:
         return None
 
     async def judge(self, job: Job) -> ScoredGroup:
-        """The group's scores, once it is its turn; what came of it is booked either way.
+        """The group's scores, once it is its turn. A result and a failed judge are booked; a stop is not.
 
         Raises:
             RulerError: as `Ruler.score`.
@@ -135,29 +139,36 @@ class Service:
         """
         task = asyncio.current_task()
         assert task is not None, "runs in a task"
+        begun = self._clock()
         self._judging[task] = False
         try:
             async with self.admission.place(job.ticket):
                 if self.stopping:
-                    raise stopping()
+                    raise stopping(job.group.id)
                 self._judging[task] = True
-                return await self._score(job)
+                return await self._score(job, begun)
         except asyncio.CancelledError:
             # Ours, because the time to stop is over; or whoever waited for this group is gone.
             if task in self._judging:
                 raise
             task.uncancel()
-            raise stopping() from None
+            raise stopping(job.group.id) from None
         finally:
             self._judging.pop(task, None)
 
-    async def _score(self, job: Job) -> ScoredGroup:
+    def leave(self, judging: asyncio.Task[ScoredGroup]) -> None:
+        """Nobody waits for this judging any more: it is given up, unless it has begun and is paid for."""
+        if not self._judging.get(judging, False):
+            judging.cancel()
+        judging.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _score(self, job: Job, begun: float) -> ScoredGroup:
         ruler = self.scorers.ruler(job.judge, job.rubric)
-        begun = self._clock()
         try:
             result = await ruler.score(job.group)
         except RulerError as error:
-            if isinstance(error, JudgeError):
+            # What this judge makes of one group says nothing of the next.
+            if isinstance(error, JudgeUnavailable):
                 self._unready_since, self._last_failure = self._clock(), error.code
             self._book(job, ruler.failed(job.group, error), self._clock() - begun)
             raise
@@ -200,14 +211,15 @@ class Service:
 
     async def _stop(self) -> None:
         seconds = self.settings.stop_seconds
-        if self.drift:
-            await self.drift.stop()
+        self.admission.stop()
+        for call in self.at_stop:
+            call()
         for task, begun in list(self._judging.items()):
             if not begun:
                 self._give_up(task)
-        await asyncio.gather(self.rendezvous.stop(seconds), self._finish(seconds))
-        with suppress(Exception):  # an engine that does not end well is no reason not to end
-            await self.scorers.close()
+        drift = self.drift.stop() if self.drift else asyncio.sleep(0)
+        await asyncio.gather(self.rendezvous.stop(seconds), self._finish(seconds), drift)
+        await self.scorers.close()
 
     async def _finish(self, seconds: float) -> None:
         if self._judging:
@@ -220,7 +232,7 @@ class Service:
             _log.warning("stopped while %d groups were being judged", len(left))
             await asyncio.wait(left, timeout=1.0)
 
-    def _give_up(self, task: asyncio.Task[object]) -> None:
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
         del self._judging[task]
         task.cancel()
 
@@ -254,8 +266,3 @@ class Service:
     def _spent(self) -> float:
         cost = self.scorers.usage.cost_usd
         return math.nan if cost is None else cost
-
-
-def stopping() -> Problem:
-    """What is answered while the service ends."""
-    return Problem("stopping", "the service is being stopped", retry_after_seconds=2.0)

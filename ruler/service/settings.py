@@ -14,12 +14,13 @@ from pydantic import (
     StrictInt,
     StrictStr,
     StringConstraints,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from ruler.config import Settings, one_or_several, read_settings_of
+from ruler.config import PART, Settings, one_or_several, read_settings_of
 from ruler.orders import Orders
 from ruler.plan import MAX_BLOCK
 
@@ -96,6 +97,8 @@ class ServiceSettings(Settings, ScoringSettings):
     """One request's body; of a batch one line."""
     max_buffered_bytes: _Count = 256 * 2**20
     """All bodies that are being read or worked on; the next is told 503."""
+    max_requests: _Count = 16_384
+    """Requests at once, held ones included; the next is told 503."""
     max_rollouts: _Count = 128
     """Rollouts in a group."""
     collect_seconds: _Seconds = 600.0
@@ -125,8 +128,9 @@ class ServiceSettings(Settings, ScoringSettings):
     in_environment: ClassVar[tuple[str, ...]]
 
     @model_validator(mode="after")
-    def _agrees(self) -> ServiceSettings:
-        if fault := self._fault():
+    def _agrees(self, info: ValidationInfo) -> ServiceSettings:
+        # A file by itself may lack what flags give.
+        if fault := None if info.context == PART else self._fault():
             raise PydanticCustomError("settings", "{fault}", {"fault": fault})
         return self
 
@@ -135,6 +139,8 @@ class ServiceSettings(Settings, ScoringSettings):
         for name, named in (("judges", self.judges), ("rubrics", self.rubrics)):
             if DEFAULT in named:
                 return f"{name}.{DEFAULT}: this name is the one of `{name[:-1]}` at the top"
+        if self.max_buffered_bytes < 2 * self.max_body_bytes:
+            return f"max_buffered_bytes: expected at least twice max_body_bytes, got {self.max_buffered_bytes}"
         if self.keys and self.no_auth:
             return "no_auth: there are keys; take them away, or leave it false"
         for name in self.operators:

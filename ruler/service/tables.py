@@ -203,7 +203,7 @@ class Tables:
         """Those that are not finished, the oldest first."""
         self._keep_seconds = keep_seconds
         self._max_groups = max_groups
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._clock = clock
         self._by_group: dict[tuple[str, str], list[Table]] = {}
         # Not a dict: that takes the longer to find its first, the more have been deleted before it.
@@ -239,8 +239,8 @@ class Tables:
         if num_groups and len(self.open) - (freed is not None) + num_groups > self._max_groups:
             return f"{self._max_groups} groups are open"
         taken = self._open_bytes - (0 if freed is None else freed.num_bytes)
-        if taken + num_bytes > self._max_bytes:
-            return f"{num_bytes} bytes are needed, and open groups take {taken} of {self._max_bytes}"
+        if taken + num_bytes > self.max_bytes:
+            return f"{num_bytes} bytes are needed, and open groups take {taken} of {self.max_bytes}"
         return None
 
     def put(self, table: Table) -> None:
@@ -260,7 +260,7 @@ class Tables:
             self._open_bytes += num_bytes - table.num_bytes
         table.num_bytes = num_bytes
         while self._finished and (
-            self._open_bytes + self._finished_bytes > self._max_bytes
+            self._open_bytes + self._finished_bytes > self.max_bytes
             or len(self.open) + len(self._finished) > self._max_groups
         ):
             self._evict(next(iter(self._finished)))

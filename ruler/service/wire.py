@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Annotated, Any
 
@@ -15,12 +16,14 @@ from ruler.results import result_record, usage_record
 from ruler.service.problems import Problem
 from ruler.service.recent import Judged
 from ruler.service.rendezvous import Answer, Post, Seat
-from ruler.types import FailedGroup
+from ruler.types import FailedGroup, Group
 
 _MAX_ID_CHARS = 1_000
+_ROLLOUT_BYTES = 2_000
+"""What a rollout takes in memory beside its text, of which other alphabets take two bytes and more a character."""
 MAX_WAIT_SECONDS = 3_600.0
 
-_Id = Annotated[str, Field(min_length=1, max_length=_MAX_ID_CHARS, strict=True)]
+_Id = Annotated[str, Field(min_length=1, max_length=_MAX_ID_CHARS, coerce_numbers_to_str=True)]
 
 
 class _RolloutBody(BaseModel):
@@ -48,9 +51,26 @@ def read_json(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Problem("group", f"body: not UTF-8: byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise Problem("group", f"body: not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+        many = "; many groups, a line each, go to /v1/score/batch" if error.msg == "Extra data" else ""
+        raise Problem(
+            "group", f"body: not JSON: {error.msg} at line {error.lineno} column {error.colno}{many}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise Problem("group", f"body: not JSON that can be read: {error}") from None
+
+
+def read_group(body: bytes, *, max_rollouts: int) -> Group:
+    """The group that was sent.
+
+    Raises:
+        GroupError, Problem: it cannot be read, or is too large.
+    """
+    data = read_json(body)
+    rollouts = data.get("rollouts") if isinstance(data, dict) else data
+    # Before they are read, which takes much longer than to count them.
+    if isinstance(rollouts, list) and len(rollouts) > max_rollouts:
+        raise Problem("too_large", f"rollouts: at most {max_rollouts}, got {len(rollouts)}")
+    return read_record(data)
 
 
 def read_post(body: bytes, *, owner: str, judge: str, rubric: str, max_rollouts: int) -> Post:
@@ -84,7 +104,7 @@ def read_post(body: bytes, *, owner: str, judge: str, rubric: str, max_rollouts:
         reference=group.reference,
         judge=judge,
         rubric=rubric,
-        size_bytes=len(body),
+        size_bytes=2 * len(body) + _ROLLOUT_BYTES,
     )
 
 
@@ -103,10 +123,7 @@ def read_seconds(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
+    seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?", text, re.ASCII) else -1.0
     if not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise Problem("group", f"wait: expected seconds from 0 to {MAX_WAIT_SECONDS:g}, got {text!r:.80}")
     return seconds
@@ -130,7 +147,7 @@ def answer_record(seat: Seat, answer: Answer | None) -> dict[str, Any]:
     """What one rollout's caller gets; without `score` where there is none, `waiting` where there is no answer yet."""
     record: dict[str, Any] = {"group_id": seat.group_id, "attempt": seat.attempt, "rollout_id": seat.rollout_id}
     if answer is None:
-        return record | {"status": "waiting"}
+        return record | {"status": "waiting", "group_size": seat.group_size, "num_rollouts": seat.num_here}
     score, group = answer.score, answer.group
     own = {
         "status": group.status,

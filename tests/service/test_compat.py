@@ -29,6 +29,7 @@ from ruler.errors import (
 )
 from ruler.messages import Message
 from ruler.service import ServiceSettings
+from ruler.service.bodies import Aside
 from ruler.service.compat import Calls, add_calls
 from ruler.service.door import Door
 from ruler.service.keys import Keys
@@ -92,6 +93,7 @@ class Bench:
         self.settings = ServiceSettings.model_validate(settings)
         self.keys = Keys(self.settings)
         self.metrics = SimpleNamespace(constant=self.constants.append)
+        self.aside = Aside()
         self.rendezvous = Rendezvous(
             self._judge,
             admit=self._admit,
@@ -141,8 +143,10 @@ def behind_door(app: FastAPI) -> Door:
         app,
         max_body_bytes=2**20,
         max_buffered_bytes=2**24,
+        max_requests=1_000,
         local_only=False,
         booked=lambda route, status, seconds: None,
+        at_stop=lambda call: None,
     )
 
 

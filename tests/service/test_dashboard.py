@@ -113,7 +113,13 @@ def dashboard(examples: object) -> Iterator[tuple[str, asyncio.AbstractEventLoop
     """A service behind its door that has judged the examples, failed once, and was told hostile text."""
     app, service = service_with_pages()
     app.add_middleware(
-        Door, max_body_bytes=10_000, max_buffered_bytes=10**6, local_only=True, booked=service.metrics.request
+        Door,
+        max_body_bytes=10_000,
+        max_buffered_bytes=10**6,
+        max_requests=1_000,
+        local_only=True,
+        booked=service.metrics.request,
+        at_stop=service.at_stop.append,
     )
     groups = [group for group in read_groups(str(examples)) if isinstance(group, Group)]
     ruler = Ruler("simulated?noise=0.1", orders=4)
@@ -268,7 +274,13 @@ def test_signing_in_and_out_through_the_door(browser: Browser, monkeypatch: pyte
     monkeypatch.setenv("TEAM_KEY", "the-key-of-team")
     app, service = service_with_pages(keys={"team": "TEAM_KEY"})
     app.add_middleware(
-        Door, max_body_bytes=10_000, max_buffered_bytes=10**6, local_only=False, booked=service.metrics.request
+        Door,
+        max_body_bytes=10_000,
+        max_buffered_bytes=10**6,
+        max_requests=1_000,
+        local_only=False,
+        booked=service.metrics.request,
+        at_stop=service.at_stop.append,
     )
     add(service, scored_saying("own"), group_saying("own"), "team")
     with serving(app) as (url, _), opened(browser, url) as (page, seen):

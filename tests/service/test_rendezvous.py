@@ -472,7 +472,7 @@ async def test_a_finished_older_attempt_keeps_its_answer() -> None:
 async def test_a_refused_newer_attempt_supersedes_nothing() -> None:
     house = House(max_bytes=1_000)
     seat = house.join(post())
-    assert refused(house, post("a", attempt=1, size_bytes=400)).code == "overloaded"
+    assert refused(house, post("a", attempt=1, size_bytes=400)).code == "too_large"
     assert await seat.answer(0) is None
     # Without the older one there is room.
     house.join(post("a", attempt=1, size_bytes=300))

@@ -84,6 +84,7 @@ def test_flags_add_to_the_tables_of_the_file(tmp_path: Path) -> None:
         ('[rubrics]\ndefault = "x.md"', "rubrics.default: this name is the one of `rubric` at the top"),
         ('no_auth = true\n[keys]\na = "A"', "no_auth: there are keys"),
         ('operators = ["b"]\n[keys]\na = "A"', "operators: there is no key called 'b'"),
+        ("max_buffered_bytes = 1000", "max_buffered_bytes: expected at least twice max_body_bytes, got 1000"),
         ('golden = "g.jsonl"', "golden: give it together with golden_minutes"),
         ('golden = "g"\ngolden_groups = 5\ncache_mode = "readonly"', "golden: in the cache mode readonly"),
         ("golden_minutes = 5", "golden: give it together with golden_minutes"),
@@ -97,3 +98,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
         read_service_settings(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_flags_may_give_what_the_file_lacks(tmp_path: Path) -> None:
+    path = written(tmp_path, 'operators = ["ops"]\ngolden = "g.jsonl"')
+    settings = read_service_settings(path, keys={"ops": "OPS"}, golden_minutes=5)
+    assert settings.operators == ("ops",)
+
+
+def test_a_wrong_value_in_the_environment_is_said_to_stand_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RULER_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(ConfigError, match="in the environment: port: .* got 'tcp://10.0.0.1:8000'"):
+        read_service_settings()
