@@ -15,10 +15,10 @@ from ruler.errors import RulerError
 from ruler.results import json_line, prompt_record, result_record
 from ruler.service import openapi
 from ruler.service.batch import BatchReply
-from ruler.service.bodies import nobody, read_body, unless_gone
+from ruler.service.bodies import is_awaited, nobody, read_body
 from ruler.service.metrics import CONTENT_TYPE
 from ruler.service.problems import Problem, stopping
-from ruler.service.rendezvous import Answer, Seat
+from ruler.service.rendezvous import Seat
 from ruler.service.replies import json_reply
 from ruler.service.service import BYTES_PER_TOKEN, Job, Service
 from ruler.service.wire import (
@@ -78,7 +78,7 @@ class Calls:
         ticket = admission.take(len(body) // BYTES_PER_TOKEN)
         judging = asyncio.create_task(self._service.judge(Job(group, owner, *names, ticket, len(body))))
         judging.add_done_callback(lambda _: ticket.drop())  # it may be given up before it has begun
-        if await unless_gone(request, asyncio.wait([judging])) is None:
+        if not await is_awaited(request, judging):
             self._service.leave(judging)
             return nobody()
         try:
@@ -203,10 +203,9 @@ class Calls:
     async def _answer(self, request: Request, seat: Seat, seconds: float | None) -> Response:
         answer = await seat.answer(0.0)
         if answer is None and seconds != 0:
-            told = await unless_gone(request, _told(seat, seconds))
-            if told is None:
+            if not await is_awaited(request, seat.settled, seconds):
                 return nobody()
-            answer = told[0]
+            answer = await seat.answer(0.0)
         return json_reply(answer_record(seat, answer), 202 if answer is None else 200)
 
     def _packed(self, group: Group, judge: str, rubric: str) -> list[bytes]:
@@ -215,7 +214,3 @@ class Calls:
             for name, ruler, count in self._service.scorers.packers(judge, rubric)
             for prompt in ruler.pack(group)
         ]
-
-
-async def _told(seat: Seat, seconds: float | None) -> tuple[Answer | None]:
-    return (await seat.answer(seconds),)

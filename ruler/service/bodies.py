@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,16 +39,17 @@ async def read_body(request: Request) -> bytes:
     return b"".join([piece async for piece in request.stream()])
 
 
-async def unless_gone(request: Request, waiting: Awaitable[T]) -> T | None:
-    """What is waited for; None when the client hangs up before. The body must have been read."""
+async def is_awaited(request: Request, future: asyncio.Future[Any], seconds: float | None = None) -> bool:
+    """Waits for the future, or so many seconds; False when the client hangs up before. Cancels nothing.
+
+    The body must have been read.
+    """
     gone = asyncio.ensure_future(_hung_up(request))
-    awaited = asyncio.ensure_future(waiting)
     try:
-        await asyncio.wait((gone, awaited), return_when=asyncio.FIRST_COMPLETED)
-        return awaited.result() if awaited.done() else None
+        await asyncio.wait((gone, future), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return future.done() or not gone.done()
     finally:
         gone.cancel()
-        awaited.cancel()
 
 
 async def _hung_up(request: Request) -> None:

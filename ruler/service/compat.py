@@ -33,7 +33,7 @@ from ruler.chat_text import ChatPrompt, read_prompt, read_response, response_in
 from ruler.errors import GroupError, RulerError
 from ruler.messages import Message, read_messages
 from ruler.service import openapi
-from ruler.service.bodies import nobody, read_body, unless_gone
+from ruler.service.bodies import is_awaited, nobody, read_body
 from ruler.service.problems import Problem
 from ruler.service.rendezvous import Answer, Post, Seat
 from ruler.service.replies import json_reply
@@ -178,7 +178,7 @@ class Calls:
                 held.append(self._take(asked, one))
             # The rendezvous counts them from here on.
             request.scope["ruler.held"].release()
-            if await unless_gone(request, asyncio.wait([place.answer for place in held])) is None:
+            if not await is_awaited(request, asyncio.gather(*(place.answer for place in held), return_exceptions=True)):
                 return None
             paid = [self._pay(asked, place) for place in held]
             while held:

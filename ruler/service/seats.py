@@ -97,6 +97,11 @@ class Seat:
         return self._table.group_size
 
     @property
+    def settled(self) -> asyncio.Future[None]:
+        """Done when it is known what became of the rollout. It is that of all siblings: nobody may cancel it."""
+        return self._table.settled
+
+    @property
     def num_here(self) -> int:
         """Rollouts of the group that have come."""
         return self._table.num_rollouts
