@@ -20,8 +20,9 @@ from ruler.service.metrics import CONTENT_TYPE
 from ruler.service.problems import Problem, stopping
 from ruler.service.rendezvous import Seat
 from ruler.service.replies import json_reply
-from ruler.service.service import BYTES_PER_TOKEN, Job, Service
+from ruler.service.service import Job, Service
 from ruler.service.wire import (
+    BYTES_PER_TOKEN,
     answer_record,
     check_query,
     judged_record,

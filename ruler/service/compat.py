@@ -38,7 +38,7 @@ from ruler.service.problems import Problem
 from ruler.service.rendezvous import Answer, Post, Seat
 from ruler.service.replies import json_reply
 from ruler.service.seating import Place, Seating
-from ruler.service.wire import check_query, read_count, read_json
+from ruler.service.wire import BYTES_PER_TOKEN, check_query, read_count, read_json
 from ruler.types import Rollout
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class Calls:
                 judge=asked.judge,
                 rubric=asked.rubric,
                 size_bytes=_num_bytes(posted.said) + _num_bytes(_json([posted.prompt, posted.label])),
+                num_tokens=_num_bytes(posted.said) // BYTES_PER_TOKEN,
             )
             return self._service.rendezvous.join(
                 post,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from urllib.parse import SplitResult, urlsplit
 
@@ -114,7 +115,8 @@ class Door:
         """Bodies that are not here by now are waited for no longer."""
         self._stopping = True
         for timeout in self._reading:
-            timeout.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # it is over in this very moment
+                timeout.reschedule(asyncio.get_running_loop().time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -41,6 +41,8 @@ class Post:
     """The rubric's name in the service's settings."""
     size_bytes: int
     """What this post takes in memory, about."""
+    num_tokens: int = 0
+    """About how many tokens it will take in a prompt."""
 
 
 @dataclass(frozen=True, slots=True)

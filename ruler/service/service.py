@@ -26,8 +26,6 @@ from ruler.types import FailedGroup, Group, ScoredGroup
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BYTES_PER_TOKEN = 4
-"""To guess what a group takes before it is judged."""
 _READY_AGAIN_SECONDS = 10.0
 """After a failed judge the service calls itself ready again, because only a request can tell whether it is."""
 
@@ -186,7 +184,7 @@ class Service:
 
     def _admit(self, post: Post) -> Ticket:
         # Not queued: it may wait for its siblings for minutes, and is bounded by the rendezvous.
-        return self.admission.take(post.size_bytes * post.group_size // BYTES_PER_TOKEN, queued=False)
+        return self.admission.take(post.num_tokens * post.group_size, queued=False)
 
     async def _judge_meeting(self, meeting: Meeting) -> ScoredGroup:
         assert isinstance(meeting.admitted, Ticket)

@@ -18,6 +18,8 @@ from ruler.service.recent import Judged
 from ruler.service.rendezvous import Answer, Post, Seat
 from ruler.types import FailedGroup, Group
 
+BYTES_PER_TOKEN = 4
+"""To guess what a group takes before it is judged."""
 _MAX_ID_CHARS = 1_000
 _ROLLOUT_BYTES = 2_000
 """What a rollout takes in memory beside its text, of which other alphabets take two bytes and more a character."""
@@ -105,6 +107,7 @@ def read_post(body: bytes, *, owner: str, judge: str, rubric: str, max_rollouts:
         judge=judge,
         rubric=rubric,
         size_bytes=2 * len(body) + _ROLLOUT_BYTES,
+        num_tokens=len(body) // BYTES_PER_TOKEN,
     )
 
 

@@ -278,6 +278,15 @@ async def test_tokens_a_minute() -> None:
     assert statuses[-1] == 429
 
 
+async def test_a_group_of_single_rollouts_counts_once_and_by_its_text() -> None:
+    async with service(tokens_per_minute=2_000, requests_per_minute=2) as (client, the_service):
+        for group_id in ("g1", "g2", "g3"):
+            posts = [post_of(place, group_id=group_id, group_size=4) for place in range(4)]
+            answers = await asyncio.gather(*(client.post("/v1/rollouts", json=post) for post in posts))
+            assert {one.status_code for one in answers} == ({200} if group_id != "g3" else {429})
+        assert the_service.rendezvous.kept == 2
+
+
 async def test_a_budget_that_is_reached() -> None:
     async with service(max_total_tokens=1) as (client, _):
         response = await client.post("/v1/score", json=TWO)

@@ -589,7 +589,8 @@ async def test_finished_groups_hold_no_text_and_count_for_little(
     await settle()
     gc.collect()
     assert ticket() is None
-    held = [value for value in gc.get_objects() if isinstance(value, Post | Rollout | Group)]
+    # By type: `isinstance` asks odd objects of other libraries for their class, and some warn.
+    held = [value for value in gc.get_objects() if type(value) in (Post, Rollout, Group)]
     assert not [value for value in held if text in repr(value)]
     assert 2_000 < house.rendezvous.held_bytes < 6_000
 
