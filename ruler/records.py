@@ -128,10 +128,7 @@ def read_group(line: bytes) -> Group:
 
 def read_record(data: object) -> Group:
     """As `read_group`, for an object that is read from JSON already."""
-    try:
-        return _read_data(data).group
-    except RecursionError:
-        raise GroupError("nested too deeply to be read") from None
+    return _read(data).group
 
 
 def count_lines(path: str) -> int:
@@ -169,10 +166,7 @@ def copy_stream(stream: TextIO | None, mode: str) -> IO[bytes]:
 
 
 def _read_line(line: bytes) -> LabelledGroup:
-    try:
-        return _read(_parse(line))
-    except RecursionError:
-        raise GroupError(_TOO_DEEP) from None
+    return _read(_parse(line))
 
 
 def _parse(line: bytes) -> object:
@@ -187,16 +181,14 @@ def _parse(line: bytes) -> object:
 
 
 def _read(data: object) -> LabelledGroup:
-    return _read_data(data)
-
-
-def _read_data(data: object) -> LabelledGroup:
-    if isinstance(data, list):
-        return LabelledGroup(Group.of(data), {})
     try:
+        if isinstance(data, list):
+            return LabelledGroup(Group.of(data), {})
         return _labelled(_RECORD.validate_python(data))
     except ValidationError as error:
         raise GroupError(first_fault(error)) from None
+    except RecursionError:
+        raise GroupError(_TOO_DEEP) from None
 
 
 def first_fault(error: ValidationError) -> str:

@@ -39,22 +39,7 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
             record["raw_reply"] = result.raw_reply
         record["rollouts"] = [{"id": name} for name in result.rollout_ids]
     else:
-        record["rollouts"] = [
-            {
-                key: value
-                for key, value in (
-                    ("id", score.id),
-                    ("score", score.score),
-                    ("stderr", score.stderr),
-                    ("note", score.note),
-                    ("same_as", score.same_as),
-                    ("cut_chars", score.cut_chars or None),
-                    ("flags", list(score.flags) or None),
-                )
-                if value is not None
-            }
-            for score in result.rollouts
-        ]
+        record["rollouts"] = [{"id": score.id, **score_record(score)} for score in result.rollouts]
         record["model"] = result.model
         if result.answered_by is not None:
             record["answered_by"] = result.answered_by
@@ -76,6 +61,19 @@ def result_record(result: ScoredGroup | FailedGroup) -> dict[str, Any]:
     record |= {key: getattr(result, key) for key in _MADE_BY}
     record["usage"] = usage_record(result.usage)
     return record
+
+
+def score_record(score: Score) -> dict[str, Any]:
+    """What is said of one rollout, without its id; only what there is to say, and no `score` where there is none."""
+    said = {
+        "score": score.score,
+        "stderr": score.stderr,
+        "note": score.note,
+        "same_as": score.same_as,
+        "cut_chars": score.cut_chars or None,
+        "flags": list(score.flags) or None,
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _juror_record(juror: Juror) -> dict[str, Any]:

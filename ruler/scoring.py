@@ -40,10 +40,8 @@ from ruler.types import (
     ScoredGroup,
     Usage,
     judge_info,
-    usage_of,
 )
 
-_MAX_MESSAGE_CHARS = 2_000
 _LARGE_CHARS = 200_000
 """Laying out a group with more text takes so long (tens of milliseconds) that the event loop must not wait for it."""
 
@@ -368,19 +366,14 @@ class Ruler:
     def failed(self, group: Group, error: RulerError) -> FailedGroup:
         """What `score_many` gives for a group that `score` raised this error for."""
         raw = error.raw if isinstance(error, ReplyError) else None
-        return FailedGroup(
-            group_id=group.id,
-            group_digest=group.digest,
-            rollouts_digest=group.rollouts_digest,
-            reason=error.code,
-            message=" ".join(str(error).split())[:_MAX_MESSAGE_CHARS],
-            rollout_ids=tuple(rollout.id for rollout in group.rollouts),
+        return FailedGroup.of(
+            group,
+            error,
             judge=self.judge_name,
             rubric=self.rubric.id,
             prompt_version=self.prompt_version,
             orders=self.orders,
             adaptive=self.adaptive,
-            usage=usage_of(error),
             raw_reply=raw if raw is None else raw[:MAX_REPLY_CHARS],
         )
 

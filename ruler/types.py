@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from ruler.errors import GroupError, JudgeError, RulerError
 from ruler.messages import Message, Tool, read_messages, read_reference, read_tools
 
+_MAX_MESSAGE_CHARS = 2_000
 FENCE = re.compile(r"^<(?P<close>/?)rollout (?P<id>[A-Z]+)>$", re.MULTILINE)
 """A fence, alone on its line: `<rollout KQX>` opens the rollout labelled KQX in a prompt, `</rollout KQX>` ends it."""
 
@@ -606,3 +607,17 @@ class FailedGroup:
     raw_reply: str | None = None
     """The reply that could not be used, where there was one."""
     status: Literal["failed"] = "failed"
+
+    @classmethod
+    def of(cls, group: Group, error: RulerError, **made_by: Any) -> FailedGroup:
+        """The group that this error stopped; `made_by` are the fields that neither of them knows."""
+        return cls(
+            group_id=group.id,
+            group_digest=group.digest,
+            rollouts_digest=group.rollouts_digest,
+            reason=error.code,
+            message=" ".join(str(error).split())[:_MAX_MESSAGE_CHARS],
+            rollout_ids=tuple(rollout.id for rollout in group.rollouts),
+            usage=usage_of(error),
+            **made_by,
+        )

@@ -19,6 +19,7 @@ from ruler.cli.arguments import (
     MinOrdersOption,
     PolicyOption,
     RubricOption,
+    read_orders,
 )
 from ruler.cli.tables import say
 from ruler.errors import ConfigError
@@ -107,7 +108,7 @@ def serve(
         cache_mode=cache_mode,
         max_cost_usd=max_cost_usd,
         max_total_tokens=max_total_tokens,
-        orders=int(orders) if orders in ("1", "2", "4") else orders,
+        orders=None if orders is None else read_orders(orders),
         adaptive=adaptive,
         min_orders=min_orders,
         context_tokens=context_tokens,

@@ -23,9 +23,7 @@ from ruler.errors import ConfigError, GroupError, JudgeError, RulerError
 from ruler.records import group_record
 from ruler.results import json_line, read_result
 from ruler.stream import check_item, settle_all
-from ruler.types import FailedGroup, Group, Rollout, ScoredGroup, Usage, usage_of
-
-_MAX_MESSAGE_CHARS = 2_000
+from ruler.types import FailedGroup, Group, Rollout, ScoredGroup, Usage
 
 
 class Client:
@@ -259,19 +257,14 @@ class Client:
             return self._failed(group, error)
 
     def _failed(self, group: Group, error: RulerError) -> FailedGroup:
-        return FailedGroup(
-            group_id=group.id,
-            group_digest=group.digest,
-            rollouts_digest=group.rollouts_digest,
-            reason=error.code,
-            message=" ".join(str(error).split())[:_MAX_MESSAGE_CHARS],
-            rollout_ids=tuple(rollout.id for rollout in group.rollouts),
+        return FailedGroup.of(
+            group,
+            error,
             judge=self._judge or "",
             rubric=self._rubric or "",
             prompt_version="",
             orders=0,
             adaptive=False,
-            usage=usage_of(error),
         )
 
 

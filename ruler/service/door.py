@@ -134,12 +134,13 @@ class Door:
             await send(message)
 
         self._num_requests += 1
+        streamed = _is_streamed(scope)
         try:
-            problem = self._refusal(Headers(scope=scope), streamed=_is_streamed(scope))
+            problem = self._refusal(Headers(scope=scope), streamed=streamed)
             if problem:
                 await problem_reply(problem)(scope, receive, sending)
             else:
-                await self.app(scope, self._receiving(scope, receive, held), sending)
+                await self.app(scope, self._receiving(receive, held, streamed=streamed), sending)
         finally:
             held.release()
             self._num_requests -= 1
@@ -165,8 +166,7 @@ class Door:
     def _too_large(self, headers: Mapping[str, str] = MappingProxyType({})) -> Problem:
         return Problem("too_large", f"body: more than {self.max_body_bytes:,} bytes", headers=headers)
 
-    def _receiving(self, scope: Scope, receive: Receive, held: Held) -> Receive:
-        streamed = _is_streamed(scope)
+    def _receiving(self, receive: Receive, held: Held, *, streamed: bool) -> Receive:
         begun = self._clock()
         num_bytes = 0
         ended = False

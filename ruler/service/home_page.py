@@ -151,7 +151,7 @@ def _row(judged: Judged, now: float) -> Row:
     return Row(
         judged=judged,
         reason=result.reason if isinstance(result, FailedGroup) else "",
-        num_rollouts=len(result.rollout_ids if isinstance(result, FailedGroup) else result.rollouts),
+        num_rollouts=judged.num_rollouts,
         scores=() if isinstance(result, FailedGroup) else _drawn(result.scores),
         age_seconds=now - judged.finished_at,
     )

@@ -44,6 +44,12 @@ class Judged:
     seconds: float
     """From the first question to the scores."""
 
+    @property
+    def num_rollouts(self) -> int:
+        """How many rollouts the group had."""
+        result = self.result
+        return len(result.rollout_ids if isinstance(result, FailedGroup) else result.rollouts)
+
 
 class Recent:
     """The newest judged groups; adding one takes the same time however many there are.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from ruler.config import LoadedJudges, load_judges
 from ruler.errors import ConfigError
@@ -16,6 +18,8 @@ from ruler.tokens import token_counter
 from ruler.types import Judge, Usage, judge_info
 
 _log = logging.getLogger("ruler.service")
+
+Packer: TypeAlias = tuple[str | None, Ruler, Callable[[str], int]]
 
 
 class Scorers:
@@ -44,19 +48,8 @@ class Scorers:
             for judge, loaded in self.judges.items()
             for rubric in self.rubrics
         }
-        self._packers = {
-            (judge, name): self._members(judge, rubric)
-            for judge in self.judges
-            for name, rubric in self.rubrics.items()
-        }
-
-    def _members(self, judge: str, rubric: Rubric) -> list[tuple[str | None, Ruler, Callable[[str], int]]]:
-        members = self.judges[judge].judges
-        infos = [judge_info(member) for member in members]
-        return [
-            (info.name if len(members) > 1 else None, self._ruler(judge, (member,), rubric), token_counter(info)[1])
-            for member, info in zip(members, infos, strict=True)
-        ]
+        self._packers: dict[tuple[str, str], list[Packer]] = {}
+        self._packers_lock = threading.Lock()
 
     def choose(self, judge: str | None, rubric: str | None) -> tuple[str, str]:
         """The names of judge and rubric; None is "default".
@@ -74,9 +67,25 @@ class Scorers:
         """The scorer for two names that `choose` gave."""
         return self._rulers[judge, rubric]
 
-    def packers(self, judge: str, rubric: str) -> list[tuple[str | None, Ruler, Callable[[str], int]]]:
-        """For each judge that would be asked: its name where there are several, a scorer, and a tokenizer."""
-        return self._packers[judge, rubric]
+    def packers(self, judge: str, rubric: str) -> list[Packer]:
+        """For each judge that would be asked: its name where there are several, a scorer, and a tokenizer.
+
+        Safe in threads.
+        """
+        # Made when they are first wanted: a tokenizer takes half a second and tens of megabytes, and few ever pack.
+        with self._packers_lock:
+            if (judge, rubric) not in self._packers:
+                members = self.judges[judge].judges
+                infos = [judge_info(member) for member in members]
+                self._packers[judge, rubric] = [
+                    (
+                        info.name if len(members) > 1 else None,
+                        Ruler(member, rubric=self.rubrics[rubric], **self._options(judge)),
+                        token_counter(info)[1],
+                    )
+                    for member, info in zip(members, infos, strict=True)
+                ]
+            return self._packers[judge, rubric]
 
     def uncached(self) -> Mapping[str, Ruler]:
         """By judge, scorers with the default rubric that ask every time; what they spend counts like all else."""
@@ -111,15 +120,17 @@ class Scorers:
                 raise error if name == DEFAULT else ConfigError(f"judges.{name}: {error}") from error
         return loaded
 
+    def _options(self, name: str) -> dict[str, Any]:
+        return self._settings.scoring(name).model_dump()
+
     def _policy(self, name: str) -> str | None:
         return self._settings.judges[name].policy if name != DEFAULT else self._settings.policy
 
     def _ruler(self, name: str, judges: tuple[Judge, ...], rubric: Rubric, *, policy: str | None = None) -> Ruler:
-        options = self._settings.scoring(name).model_dump()
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                ruler = Ruler(judges, rubric=rubric, policy=policy, **options)
+                ruler = Ruler(judges, rubric=rubric, policy=policy, **self._options(name))
         except ConfigError as error:
             raise error if name == DEFAULT else ConfigError(f"judges.{name}: {error}") from error
         for warning in caught:

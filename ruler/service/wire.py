@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from ruler.errors import GroupError
 from ruler.records import first_fault, group_record, read_record
-from ruler.results import result_record, usage_record
+from ruler.results import result_record, score_record, usage_record
 from ruler.service.problems import Problem
 from ruler.service.recent import Judged
 from ruler.service.rendezvous import Answer, Post, Seat
@@ -151,15 +151,8 @@ def answer_record(seat: Seat, answer: Answer | None) -> dict[str, Any]:
     record: dict[str, Any] = {"group_id": seat.group_id, "attempt": seat.attempt, "rollout_id": seat.rollout_id}
     if answer is None:
         return record | {"status": "waiting", "group_size": seat.group_size, "num_rollouts": seat.num_here}
-    score, group = answer.score, answer.group
-    own = {
-        "status": group.status,
-        "score": score.score,
-        "stderr": score.stderr,
-        "note": score.note,
-        "same_as": score.same_as,
-        "cut_chars": score.cut_chars or None,
-        "flags": list(score.flags) or None,
+    group = answer.group
+    shared = {
         "rank": answer.rank,
         "group_size": answer.group_size,
         "num_rollouts": answer.num_rollouts,
@@ -168,7 +161,8 @@ def answer_record(seat: Seat, answer: Answer | None) -> dict[str, Any]:
         "rubric": group.rubric,
         "prompt_version": group.prompt_version,
     }
-    return record | {name: value for name, value in own.items() if value is not None}
+    told = {name: value for name, value in shared.items() if value is not None}
+    return {**record, "status": group.status, **score_record(answer.score), **told}
 
 
 def judged_record(judged: Judged) -> dict[str, Any]:
@@ -184,7 +178,7 @@ def judged_record(judged: Judged) -> dict[str, Any]:
         "owner": judged.owner,
         "judge": judged.judge,
         "rubric": judged.rubric,
-        "num_rollouts": len(result.rollout_ids if isinstance(result, FailedGroup) else result.rollouts),
+        "num_rollouts": judged.num_rollouts,
         "usage": usage_record(result.usage),
     }
 
