@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -44,12 +43,13 @@ from ruler.cli.arguments import (
 )
 from ruler.cli.tables import agreement_table, reliability_text, say, show, usage_text
 from ruler.config import LoadedJudges, load_judges, read_settings
-from ruler.errors import ConfigError, PackingError
+from ruler.errors import ConfigError
 from ruler.packing import pack as layout
 from ruler.plan import MAX_BLOCK
 from ruler.records import LabelledGroup
 from ruler.results import failure_records, usage_record
 from ruler.scoring import Ruler
+from ruler.truth_lookup import TruthLookup
 from ruler.types import FailedGroup, Group, ScoredGroup, Usage
 
 FEW_CLUSTERS = 20
@@ -94,7 +94,9 @@ def evaluate(
     source.require_groups()
     if not labelled:
         raise ConfigError(f"{groups}: truth: no group of two or more has it on every rollout")
-    truth = _TruthLookup(labelled)
+    truth = TruthLookup()
+    for item in labelled:
+        truth.learn(item.group, item.truth)
     chosen = read_settings(
         settings,
         judge=judge,
@@ -224,27 +226,3 @@ def _explain(ruler: Ruler, judge: Agreement, usage: Usage, skipped: int) -> str:
     if skipped:
         lines.append(f"{skipped} groups without truth on every rollout, or of one rollout, were left out")
     return "\n".join(lines)
-
-
-class _TruthLookup:
-    """Quality for the simulated judge, found by the texts it reads in the prompt; built when first asked."""
-
-    def __init__(self, labelled: Sequence[LabelledGroup]) -> None:
-        self.ruler: Ruler | None = None
-        self._labelled = labelled
-        self._known: Mapping[tuple[str, str], float] | None = None
-
-    def __call__(self, task: str, rollout: str) -> float:
-        if self._known is None:
-            self._known = self._build()
-        return self._known[task, rollout]
-
-    def _build(self) -> dict[tuple[str, str], float]:
-        assert self.ruler is not None, "set before the first question"
-        known = {}
-        for item in self._labelled:
-            with suppress(PackingError):  # of which the judge is never asked
-                for prompt in self.ruler.pack(item.group):
-                    for label, text in prompt.texts.items():
-                        known[prompt.context, text] = item.truth[prompt.rollouts[label][0]]
-        return known

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from judges.scripted import ScriptedJudge
+from ruler import Group, Ruler
+from ruler.errors import ConfigError
+from ruler.truth_lookup import TruthLookup
+
+
+def group(*answers: str, id: str = "g") -> Group:
+    return Group.of(answers, task="What is 6 times 7?", id=id)
+
+
+def lookup() -> TruthLookup:
+    found = TruthLookup()
+    found.ruler = Ruler(ScriptedJudge([]), orders=2)
+    return found
+
+
+def shown(known: TruthLookup, of: Group) -> dict[str, float]:
+    """The truth of every rollout, asked for by the texts of the prompts that the judge would get."""
+    assert known.ruler
+    return {
+        prompt.rollouts[label][0]: known(prompt.context, text)
+        for prompt in known.ruler.pack(of)
+        for label, text in prompt.texts.items()
+    }
+
+
+def test_it_finds_the_truth_by_the_text_of_every_order() -> None:
+    known, one = lookup(), group("42", "41")
+    known.learn(one, {"r1": 1.0, "r2": 0.0})
+    assert shown(known, one) == {"r1": 1.0, "r2": 0.0}
+
+
+def test_groups_learned_later_are_found_and_forgotten_ones_are_not() -> None:
+    known, one, other = lookup(), group("42", "41"), group("6", "7", id="other")
+    known.learn(one, {"r1": 1.0, "r2": 0.0})
+    assert shown(known, one)
+    known.learn(other, {"r1": 0.25, "r2": 0.5})
+    assert shown(known, other) == {"r1": 0.25, "r2": 0.5}
+    known.forget(other)
+    assert shown(known, one) == {"r1": 1.0, "r2": 0.0}
+    with pytest.raises(ConfigError, match="truth of a rollout that is asked for is not known"):
+        shown(known, other)
+
+
+def test_forgetting_a_group_leaves_another_with_the_same_texts() -> None:
+    known = lookup()
+    for name in ("a", "b"):
+        known.learn(group("42", "41", id=name), {"r1": 1.0, "r2": 0.0})
+    assert shown(known, group("42", "41"))
+    known.forget(group("42", "41", id="a"))
+    assert shown(known, group("42", "41")) == {"r1": 1.0, "r2": 0.0}
+
+
+def test_truth_that_is_missing_for_one_rollout_is_no_number() -> None:
+    known, one = lookup(), group("42", "41")
+    known.learn(one, {"r1": 1.0})
+    with pytest.raises(ConfigError, match="not known"):
+        shown(known, one)
