@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRAINER := $(VENV)/.trainer
 ENGINES := $(VENV)/.engines
 
-.PHONY: help setup engines demo test check quick bench format clean
+.PHONY: help setup engines demo train test check quick bench format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,11 +17,15 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+$(TRAINER): $(READY)
+	$(BIN)/python -m pip install --quiet torch==2.13.0 --editable '.[dev,trainer]'
+	@touch $@
+
 # torch's companions come as CUDA builds, which do not load without CUDA; a real vLLM does without them.
 $(ENGINES): tests/engines.txt $(READY)
-	$(BIN)/python -m pip install --quiet --requirement tests/engines.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/engines.txt --editable '.[dev,trainer]'
 	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
-	@touch $@
+	@touch $(TRAINER) $@
 
 setup: $(READY) ## make .venv and install what everything but the local engines needs
 
@@ -39,6 +44,9 @@ demo: $(READY) ## score, pack and evaluate the example groups with a simulated j
 	$(BIN)/ruler cache stats --cache $(VENV)/demo.sqlite3
 	@printf '\n== A simulated judge that knows the truth and errs with noise 0.4, measured against that truth ==\n\n'
 	$(BIN)/ruler evaluate examples/groups.jsonl --judge 'simulated?quality=truth&noise=0.4' --cache $(VENV)/demo.sqlite3
+
+train: $(TRAINER) ## train a tiny policy on a CPU with a simulated judge, into runs/first
+	$(BIN)/python -m trainer.train --task arithmetic --reward judge --judge simulated --steps 80 --out runs/first
 
 check: $(READY) ## lint, format and types
 	$(BIN)/ruff check

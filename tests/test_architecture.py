@@ -84,6 +84,26 @@ def test_nothing_that_ships_imports_trainer_benchmarks_or_tests() -> None:
                 assert imported.split(".")[0] not in ("trainer", "benchmarks", "tests"), f"{name} imports {imported}"
 
 
+def test_the_trainer_knows_ruler_and_judges_alone() -> None:
+    for name, path in modules("trainer").items():
+        for imported, _ in imports(path):
+            assert imported.split(".")[0] not in ("benchmarks", "tests"), f"{name} imports {imported}"
+
+
+def test_torch_stays_in_the_trainer_and_the_local_judges() -> None:
+    for package in ("ruler", "judges"):
+        for name, path in modules(package).items():
+            if not name.startswith(("judges.transformers", "judges.vllm")):
+                assert not any(inside(imported, "torch") for imported, _ in imports(path)), name
+
+
+@pytest.mark.parametrize("name", ["trainer.environments", "trainer.rewards", "trainer.tasks.inbox", "trainer.alarm"])
+def test_what_users_write_needs_no_torch(name: str) -> None:
+    code = f"import sys, {name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
 def test_the_foundations_stand_on_each_other_in_order() -> None:
     for level, name in enumerate(FOUNDATIONS):
         for imported, _ in imports(modules("ruler")[name]):
@@ -115,6 +135,6 @@ def test_importing_stays_cheap(name: str) -> None:
 
 
 def test_no_pickle_anywhere() -> None:
-    for package in ("ruler", "judges"):
+    for package in ("ruler", "judges", "trainer"):
         for name, path in modules(package).items():
             assert not any(inside(imported, "pickle") for imported, _ in imports(path)), name

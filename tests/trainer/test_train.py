@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from judges.simulated import SimulatedJudge  # noqa: E402
+from ruler import JudgeReply, JudgeRequest, JudgeUnavailable, Ruler  # noqa: E402
+from ruler.errors import ConfigError  # noqa: E402
+from tests.trainer.words_task import brevity, words_task  # noqa: E402
+from trainer import checkpoints  # noqa: E402
+from trainer.episodes import SampledGroup  # noqa: E402
+from trainer.monitor import METRICS, read_lines  # noqa: E402
+from trainer.policy import Policy  # noqa: E402
+from trainer.rewards import Rewarded, RewardFunction, by_judge, by_truth  # noqa: E402
+from trainer.run import RunStopped  # noqa: E402
+from trainer.settings import Settings  # noqa: E402
+from trainer.tasks import Task  # noqa: E402
+from trainer.tiny import make_tiny_policy  # noqa: E402
+from trainer.train import _problems, train  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+SHORT = Settings(
+    steps=4,
+    prompts_per_step=3,
+    group_size=4,
+    learning_rate=3e-3,
+    evaluate_every=2,
+    held_out_problems=2,
+    checkpoint_every=2,
+)
+
+
+def new_policy(task: Task, seed: int = 0) -> Policy:
+    assert task.tiny
+    return Policy(*make_tiny_policy(task.tiny, seed=seed))
+
+
+async def run(
+    out: Path,
+    settings: Settings = SHORT,
+    reward: RewardFunction | None = None,
+    task: Task | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Trains a new policy, and returns the lines of the steps."""
+    task = task or words_task()
+    await train(settings, task, new_policy(task), reward or by_truth(), out, **options)
+    return steps_of(out)
+
+
+def steps_of(out: Path) -> list[dict[str, Any]]:
+    return [line for line in read_lines(out / "metrics.jsonl") if "reward/mean" in line]
+
+
+async def test_truth_rises_on_problems_that_were_not_trained_on(tmp_path: Path) -> None:
+    settings = replace(SHORT, steps=30, prompts_per_step=4, group_size=8, evaluate_every=10)
+    lines = await run(tmp_path, settings)
+    assert [line["step"] for line in lines] == list(range(1, 31))
+    assert lines[0]["truth/mean"] < 0.3
+    assert lines[-1]["truth/mean"] > 0.8
+    held_out = [line for line in read_lines(tmp_path / "metrics.jsonl") if "held_out/truth_sampled" in line]
+    assert [line["step"] for line in held_out] == [0, 10, 20, 30]
+    assert held_out[-1]["held_out/truth_greedy"] > 0.8
+    for line in read_lines(tmp_path / "metrics.jsonl"):
+        assert {key for key in line if not key.startswith("groups/failed/")} <= {*METRICS, "step"}
+
+
+async def test_a_run_leaves_all_that_is_promised(tmp_path: Path) -> None:
+    await run(tmp_path, reward=by_judge(Ruler(SimulatedJudge()).score_many))
+    assert json.loads((tmp_path / "settings.json").read_text())["learning_rate"] == 3e-3
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert any((tmp_path / "tensorboard").iterdir())
+    (sample,) = read_lines(tmp_path / "samples.jsonl")
+    assert sample["rollouts"][0]["note"]
+    again = Policy.load(str(tmp_path / "policy"))
+    newest = checkpoints.latest(tmp_path / "checkpoints")
+    assert newest
+    assert newest.name == "step-000004"
+    trained = new_policy(words_task())
+    checkpoints.load(newest, trained.model, torch.optim.AdamW(trained.model.parameters()))
+    for ours, theirs in zip(again.model.parameters(), trained.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_run_that_is_killed_again_and_again_is_the_run_that_never_was(tmp_path: Path) -> None:
+    steps, rng = 14, random.Random(3)
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        paths = [str(tmp_path / f"{name}{part}") for part in ("", ".sqlite3", ".calls")]
+        command = [sys.executable, "-m", "tests.trainer.train_words", *paths, str(steps)]
+        return subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
+
+    def num_lines(name: str) -> int:
+        path = tmp_path / name / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def finish(name: str) -> bytes:
+        process = start(name)
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error.decode()
+        return error
+
+    finish("calm")
+    kills = 0
+    for _ in range(4):
+        process = start("killed")
+        enough = num_lines("killed") + rng.randint(1, 5)
+        while process.poll() is None and num_lines("killed") < enough:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        assert process.stderr
+        process.stderr.close()
+    assert kills >= 3
+    assert b"goes on after step" in finish("killed")
+
+    for file in ("weights.safetensors", "optimiser.safetensors"):
+        calm_bytes = (tmp_path / "calm" / "checkpoints" / "step-000014" / file).read_bytes()
+        assert calm_bytes == (tmp_path / "killed" / "checkpoints" / "step-000014" / file).read_bytes(), file
+    assert figures(tmp_path / "calm") == figures(tmp_path / "killed")
+    samples = [(tmp_path / name / "samples.jsonl").read_text() for name in ("calm", "killed")]
+    assert samples[0] == samples[1]
+
+    calls = [(tmp_path / f"{name}.calls").read_text().split() for name in ("calm", "killed")]
+    assert set(calls[0]) == set(calls[1])
+    # Paid again is only what was in flight at a kill: at most a batch.
+    assert len(calls[1]) - len(set(calls[1])) <= 3 * kills
+
+
+def figures(out: Path) -> list[dict[str, Any]]:
+    """The metrics without what is measured by the clock, and without what was paid: that is in the cache."""
+    clock = ("time/", "judge_stall", "judge/latency", "judge/wait", "judge/calls", "judge/cache", "judge/tokens")
+    return [
+        {key: value for key, value in line.items() if not key.startswith(clock)}
+        for line in read_lines(out / "metrics.jsonl")
+    ]
+
+
+async def test_the_same_seed_gives_the_same_run_and_another_one_does_not(tmp_path: Path) -> None:
+    await run(tmp_path / "one")
+    await run(tmp_path / "two")
+    await run(tmp_path / "three", replace(SHORT, seed=1))
+    assert figures(tmp_path / "one") == figures(tmp_path / "two")
+    assert figures(tmp_path / "one") != figures(tmp_path / "three")
+
+
+async def test_a_finished_run_can_go_on_with_more_steps(tmp_path: Path) -> None:
+    await run(tmp_path / "whole", replace(SHORT, steps=6))
+    await run(tmp_path / "parts", replace(SHORT, steps=4))
+    await run(tmp_path / "parts", replace(SHORT, steps=6))
+    weights = [
+        (tmp_path / name / "checkpoints/step-000006/weights.safetensors").read_bytes() for name in ("whole", "parts")
+    ]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"), [({"learning_rate": 1e-3}, "learning_rate"), ({}, "judge"), ({"seed": 3}, "seed")]
+)
+async def test_another_run_does_not_go_on_in_the_folder(tmp_path: Path, changed: dict[str, Any], name: str) -> None:
+    await run(tmp_path, facts={"judge": "one"})
+    with pytest.raises(ConfigError, match=f"^{name}: "):
+        await run(tmp_path, replace(SHORT, **changed), facts={"judge": "two" if not changed else "one"})
+
+
+async def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    async def second(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        with pytest.raises(ConfigError, match="another process is at work"):
+            await run(tmp_path)
+        return await by_truth()(groups)
+
+    await run(tmp_path, reward=second)
+
+
+async def test_a_failed_group_is_dropped_and_counted(tmp_path: Path) -> None:
+    judge = SimulatedJudge()
+
+    async def sometimes(request: JudgeRequest) -> JudgeReply:
+        if int(request.prompt_hash(), 16) % 3 == 0:
+            raise JudgeUnavailable("down")
+        return await judge(request)
+
+    lines = await run(tmp_path, replace(SHORT, max_failed_share=1.0), by_judge(Ruler(sometimes).score_many))
+    failed = sum(line["groups/failed"] for line in lines)
+    assert 0 < failed < 12
+    assert failed == sum(line.get("groups/failed/unavailable", 0) for line in lines)
+
+
+async def test_a_batch_that_failed_altogether_changes_no_weight(tmp_path: Path) -> None:
+    async def down(request: JudgeRequest) -> JudgeReply:
+        raise JudgeUnavailable("down")
+
+    task = words_task()
+    policy, before = new_policy(task), new_policy(task)
+    settings = replace(SHORT, max_failed_share=1.0)
+    await train(settings, task, policy, by_judge(Ruler(down).score_many), tmp_path)
+    for ours, theirs in zip(policy.model.parameters(), before.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [line["reward/mean"] for line in steps_of(tmp_path)] == [None] * 4
+
+
+async def test_the_run_stops_when_too_many_groups_fail_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    judge, broken = SimulatedJudge(), asyncio.Event()
+
+    async def breaks(request: JudgeRequest) -> JudgeReply:
+        if broken.is_set():
+            raise JudgeUnavailable("down")
+        return await judge(request)
+
+    reward = by_judge(Ruler(breaks).score_many)
+    asked = 0
+
+    async def counted(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        nonlocal asked
+        asked += len(groups)
+        if asked > 2 * 3:
+            broken.set()
+        return await reward(groups)
+
+    with pytest.raises(RunStopped, match=r"step 3: 3 of 3 groups have no rewards \(unavailable 3\)"):
+        await run(tmp_path / "stopped", reward=counted)
+    assert len(steps_of(tmp_path / "stopped")) == 2
+    broken.clear()
+    await run(tmp_path / "stopped", reward=reward)
+    await run(tmp_path / "calm", reward=reward)
+    assert figures(tmp_path / "stopped") == figures(tmp_path / "calm")
+
+
+async def test_the_alarm_is_raised_when_a_judge_that_loves_length_is_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Truth is brevity, the judge's quality length: the reward rises, and truth falls."""
+    judge = SimulatedJudge(lambda task, rollout: len(rollout) / 40)
+    settings = replace(SHORT, steps=40, prompts_per_step=4, group_size=8, learning_rate=1e-3, evaluate_every=40)
+    lines = await run(tmp_path, settings, by_judge(Ruler(judge).score_many), words_task(brevity))
+    assert lines[-1]["truth/mean"] < lines[0]["truth/mean"] - 0.2
+    assert lines[-1]["reward/mean"] > lines[0]["reward/mean"]
+    assert sum(line["alarm/hacking"] for line in lines) >= 1
+    assert "Reward hacking?" in capsys.readouterr().err
+
+
+async def test_no_alarm_when_reward_is_truth(tmp_path: Path) -> None:
+    settings = replace(SHORT, steps=40, prompts_per_step=4, group_size=8, evaluate_every=40)
+    assert not any(line["alarm/hacking"] for line in await run(tmp_path, settings))
+
+
+async def test_groups_are_judged_while_others_are_sampled_and_the_wait_is_measured(tmp_path: Path) -> None:
+    reward = by_truth()
+
+    async def slow(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        await asyncio.sleep(0.3)
+        return await reward(groups)
+
+    lines = await run(tmp_path, reward=slow)
+    for line in lines:
+        # All groups at once, and not one after the other.
+        assert 0 < line["judge_stall_seconds"] < 0.6
+        assert line["judge/latency_seconds"] >= 0.3
+        parts = line["time/sampling_seconds"] + line["judge_stall_seconds"] + line["time/update_seconds"]
+        assert parts == pytest.approx(line["time/step_seconds"], rel=0.05)
+
+
+async def test_look_ahead_samples_the_next_batch_before_it_waits_for_this_one(tmp_path: Path) -> None:
+    reward, log, next_asked = by_truth(), [], asyncio.Event()
+
+    async def noted(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        step = groups[0].group.id.split("/")[0]
+        log.append(f"asked {step}")
+        if step == "step-0":
+            # The rewards of the first batch come when the second one is being judged, and not before.
+            await next_asked.wait()
+        else:
+            next_asked.set()
+        log.append(f"answered {step}")
+        return await reward(groups)
+
+    lines = await run(tmp_path, replace(SHORT, look_ahead=True), noted)
+    assert log.index("asked step-1") < log.index("answered step-0")
+    # On the policy's own tokens the ratio is 1; on those of the policy before, it is not.
+    assert lines[0]["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert abs(lines[1]["policy/ratio"] - 1) > 1e-5
+    assert len(lines) == 4
+
+
+async def test_look_ahead_learns_as_well(tmp_path: Path) -> None:
+    settings = replace(SHORT, steps=30, prompts_per_step=4, group_size=8, evaluate_every=30, look_ahead=True)
+    assert (await run(tmp_path, settings))[-1]["truth/mean"] > 0.8
+
+
+@pytest.mark.parametrize("options", [{"loss_type": "grpo"}, {"loss_type": "dr_grpo"}, {"scale_rewards": "group"}])
+async def test_every_loss_learns(tmp_path: Path, options: dict[str, Any]) -> None:
+    settings = replace(SHORT, steps=30, prompts_per_step=4, group_size=8, evaluate_every=30, **options)
+    assert (await run(tmp_path, settings))[-1]["truth/mean"] > 0.6
+
+
+async def test_an_error_of_the_reward_function_ends_the_run_and_says_what(tmp_path: Path) -> None:
+    async def broken(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        raise KeyError("a user's bug")
+
+    with pytest.raises(KeyError, match="a user's bug"):
+        await run(tmp_path, reward=broken)
+
+
+def test_every_problem_comes_once_in_an_epoch() -> None:
+    settings = replace(SHORT, prompts_per_step=3)
+    drawn = [problem for step in range(10) for problem in _problems(step, settings, 10)]
+    epochs = [drawn[start : start + 10] for start in range(0, 30, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]

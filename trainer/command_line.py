@@ -1,0 +1,132 @@
+"""`python -m trainer.train`: a bundled task, a policy and a reward, from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+import transformers
+import tyro
+from rich.console import Console
+
+from ruler.client import Client
+from ruler.config import load_judges, read_settings
+from ruler.errors import ConfigError, RulerError
+from ruler.rewards import Rewards
+from ruler.scoring import Ruler
+from ruler.truth_lookup import TruthLookup
+from trainer.policy import Dtype, Policy
+from trainer.rewards import RewardFunction, by_judge, by_rules, by_truth
+from trainer.settings import Settings
+from trainer.tasks import Task
+from trainer.tasks.arithmetic import arithmetic
+from trainer.tasks.inbox import inbox
+from trainer.train import train
+from trainer.warm_up import warm_up
+
+console = Console(stderr=True)
+
+_FACTS = ("level", "policy", "reward", "judge", "judge_weight", "orders", "service", "dtype")
+"""What makes a run beside its settings; the cache, the device and the number of threads do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine(Settings):
+    """Train a policy on a bundled task, with a minimal GRPO."""
+
+    out: Path
+    """The run's folder. If it holds this run already, the run goes on."""
+    task: Literal["arithmetic", "inbox"] = "arithmetic"
+    """What to learn."""
+    level: Literal["addition", "subtraction", "three_digits"] = "addition"
+    """Of arithmetic."""
+    policy: str | None = None
+    """A Hugging Face folder or hub id; None: the task's own tiny policy, warmed up first if nobody has done it."""
+    reward: Literal["truth", "rules", "judge", "judge_and_rules"] = "judge"
+    """What to learn from: ground truth, the handwritten rules, a judge, or the last two added up."""
+    judge: str = "simulated?noise=0.3"
+    """Who judges: a SPEC of docs/judges.md. `simulated` scores by truth, and errs as its settings say."""
+    judge_weight: float = 1.0
+    """With judge_and_rules: what a score of 1.0 adds to the sum of the rules."""
+    orders: Literal[1, 2, 4] = 1
+    """In how many orders the judge reads each group."""
+    service: str | None = None
+    """URL of a `ruler serve` that asks its judge instead; the key comes from RULER_API_KEY."""
+    cache: str | None = None
+    """Where judge answers are kept: a file, `redis://…`, or `off`; None: as `ruler score`."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the policy is."""
+    dtype: Dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    """What it calculates in."""
+    threads: int | None = None
+    """Threads of a CPU that calculate together; None: as many as there are cores. A run that goes on elsewhere with
+    another number is not bit for bit the same."""
+
+
+def main() -> None:
+    """Runs the command line; exit status as of `ruler score`."""
+    try:
+        arguments = tyro.cli(CommandLine, prog="python -m trainer.train")
+        asyncio.run(_main(arguments))
+    except RulerError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from the newest checkpoint")
+        sys.exit(130)
+
+
+async def _main(arguments: CommandLine) -> None:
+    transformers.utils.logging.disable_progress_bar()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    task = arithmetic(arguments.level) if arguments.task == "arithmetic" else inbox()
+    name = arguments.policy or str(await warm_up(task, seed=arguments.seed, show=console.print))
+    policy = Policy.load(name, device=arguments.device, dtype=arguments.dtype)
+    console.print(f"policy {name}: {policy.num_weights:,} weights", markup=False, highlight=False, soft_wrap=True)
+    settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
+    facts = {name: getattr(arguments, name) for name in _FACTS}
+    async with _reward(arguments, task) as reward:
+        await train(settings, task, policy, reward, arguments.out, facts=facts)
+
+
+@asynccontextmanager
+async def _reward(arguments: CommandLine, task: Task) -> AsyncIterator[RewardFunction]:
+    if arguments.reward == "truth":
+        yield by_truth()
+        return
+    if arguments.reward == "rules":
+        yield by_rules(task.rules)
+        return
+    rewards = Rewards()
+    if arguments.reward == "judge_and_rules":
+        rewards = Rewards(judge_weight=arguments.judge_weight, rules=task.rules.rules, gates=task.rules.gates)
+    if arguments.service:
+        client = Client(arguments.service)
+        try:
+            yield by_judge(client.score_many, rewards)
+        finally:
+            await client.aclose()
+        return
+    truth = TruthLookup()
+    loaded = load_judges(read_settings(judge=_with_truth(arguments.judge), cache=arguments.cache), truth=truth)
+    try:
+        truth.ruler = Ruler(loaded.judges, rubric=task.rubric, orders=arguments.orders)
+        console.print(f"judge {truth.ruler.judge_name}", markup=False, highlight=False, soft_wrap=True)
+        yield by_judge(truth.ruler.score_many, rewards, truth=truth)
+    finally:
+        await loaded.close()
+
+
+def _with_truth(spec: str) -> str:
+    """The SPEC; a simulated judge that is not told what to value goes by truth, which is known here."""
+    kind, _, options = spec.partition("?")
+    if kind.strip() != "simulated" or "quality=" in options:
+        return spec
+    return f"simulated?quality=truth{'&' if options else ''}{options}"

@@ -1,0 +1,231 @@
+"""The policy: a causal language model, its tokenizer, and how its chat template writes turns.
+
+Any model of transformers with a chat template will do. Text goes into tokens once: the task before the first turn,
+and what the environment says between turns. What the policy itself wrote is never tokenised again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ruler.errors import ConfigError
+from trainer.environments import ChatMessage, Start
+
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+
+_MARK = "\ue000"
+"""Stands for a turn of the policy where only what follows it is wanted; a private character, in no template."""
+_TOOL_CALL = re.compile(r"<tool_call>\s*+(\{.*?\})\s*+</tool_call>", re.DOTALL)
+"""The Hermes form of a call, which Qwen and many others write."""
+
+
+class Policy:
+    """A causal language model that acts.
+
+    Weights are float32 wherever they are trained: a step of 1e-6 is lost in bfloat16, whose neighbours are 0.4 % apart.
+    With dtype "bfloat16" forward passes calculate in bfloat16, and sampling uses a copy of the weights in it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, dtype: Dtype = "float32") -> None:
+        """Takes the model as it is.
+
+        Raises:
+            ConfigError: no chat template, or no end token.
+        """
+        if not tokenizer.chat_template:
+            raise ConfigError(f"policy {tokenizer.name_or_path!r}: its tokenizer has no chat template")
+        self.model = _without_dropout(model).eval()
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self.end_tokens = _end_tokens(model, tokenizer)
+        self._sampling_model: Any = None
+
+    @classmethod
+    def load(cls, name: str, *, device: str = "cpu", dtype: Dtype = "float32") -> Policy:
+        """The policy in a folder, or of this name on the Hugging Face hub.
+
+        Raises:
+            ConfigError: it cannot be loaded; says why.
+        """
+        try:
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"policy: {name!r} cannot be loaded: {error}") from error
+        if device.startswith("cuda"):
+            model.gradient_checkpointing_enable()
+            model.config.use_cache = False
+        return cls(model.to(device), tokenizer, dtype=dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers that are trained; tied ones count once."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @property
+    def context_tokens(self) -> int:
+        """Most tokens of prompt and turns together."""
+        window: int = self.model.config.max_position_embeddings
+        return window
+
+    @property
+    def sampling_model(self) -> Any:
+        """The model to draw tokens from: the weights as they are now."""
+        if self.dtype == "float32":
+            return self.model
+        if self._sampling_model is None:
+            self._sampling_model = copy.deepcopy(self.model).to(torch.bfloat16).requires_grad_(False)
+            self._sampling_model.gradient_checkpointing_disable()
+        return self._sampling_model
+
+    def weights_changed(self) -> None:
+        """Has to be called after each step of the optimiser, before tokens are drawn again."""
+        if self._sampling_model is not None:
+            with torch.no_grad():
+                for ours, theirs in zip(self._sampling_model.parameters(), self.model.parameters(), strict=True):
+                    ours.copy_(theirs)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """In which forward passes for gradients are made."""
+        bfloat16 = self.dtype == "bfloat16"
+        context: contextlib.AbstractContextManager[Any] = torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=bfloat16
+        )
+        return context
+
+    def encode_start(self, start: Start) -> list[int]:
+        """The task as tokens, up to where the policy's first turn begins.
+
+        Raises:
+            ConfigError: the chat template does not take these messages or tools.
+        """
+        return self._tokens(self._render(start.messages, tools=start.tools, open_turn=True))
+
+    def encode_reply(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """What the environment said after a turn, as tokens, up to where the policy's next turn begins.
+
+        Only what follows the end of the turn: the end token is the policy's own.
+
+        Raises:
+            ConfigError: the chat template does not take these messages, or does not end turns with an end token.
+        """
+        before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
+        text = self._render([*before, *messages], open_turn=True)
+        return self._tokens(self._after_end(text[text.index(_MARK) + 1 :]))
+
+    def encode_turn(self, message: ChatMessage) -> list[int]:
+        """A turn of the assistant that is to be imitated, as tokens, with its end token.
+
+        Raises:
+            ConfigError: the chat template does not take this message, or does not end turns with an end token.
+        """
+        asked = [{"role": "user", "content": "?"}]
+        before = self._render(asked, open_turn=True)
+        text = self._render([*asked, message])
+        if not text.startswith(before):
+            raise ConfigError("policy: its chat template writes a turn otherwise when it is asked for one")
+        rest = self._after_end(text[len(before) :])
+        return self._tokens(text[len(before) : len(text) - len(rest)])
+
+    def decode_turn(self, tokens: Sequence[int]) -> str:
+        """The text of a turn, without its end token; other special tokens are shown."""
+        kept = tokens[:-1] if tokens and tokens[-1] in self.end_tokens else tokens
+        # Special tokens stay: a policy that writes the header of another turn must not look as if it had not.
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def read_turn(self, text: str) -> ChatMessage:
+        """The turn as a message: `content`, and `tool_calls` where it holds well-formed calls in the Hermes form.
+
+        A call that cannot be read stays in the content: the environment can say what is wrong with it, and the judge
+        sees what the policy wrote.
+        """
+        calls: list[dict[str, Any]] = []
+
+        def take(match: re.Match[str]) -> str:
+            call = _read_call(match[1])
+            if call is None:
+                return match[0]
+            calls.append({"id": f"call_{len(calls)}", "type": "function", "function": call})
+            return ""
+
+        content = _TOOL_CALL.sub(take, text)
+        if not calls:
+            return {"role": "assistant", "content": text}
+        return {"role": "assistant", "content": content.strip(), "tool_calls": calls}
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and tokenizer in the form of Hugging Face; `load` and vLLM take the folder."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _render(self, messages: Sequence[ChatMessage], *, tools: Sequence[Any] = (), open_turn: bool = False) -> str:
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) or None, add_generation_prompt=open_turn, tokenize=False
+            )
+        except Exception as error:  # whatever a template's own code raises
+            raise ConfigError(f"policy: its chat template does not take the messages: {error}") from error
+        return text
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _after_end(self, text: str) -> str:
+        """What stands behind the first end token."""
+        found = [
+            (at, -len(end))
+            for end in self.tokenizer.convert_ids_to_tokens(sorted(self.end_tokens))
+            if (at := text.find(end)) >= 0
+        ]
+        if not found:
+            raise ConfigError("policy: its chat template does not end a turn of the assistant with an end token")
+        at, negative_length = min(found)
+        return text[at - negative_length :]
+
+
+def _without_dropout(model: Any) -> Any:
+    """The model, so that what is trained is what was sampled."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return model
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """What ends a turn, as the model's generation settings and its tokenizer have it."""
+    configured = model.generation_config.eos_token_id
+    ends = {configured} if isinstance(configured, int) else set(configured or ())
+    ends |= {tokenizer.eos_token_id} - {None}
+    if not ends:
+        raise ConfigError(f"policy {tokenizer.name_or_path!r}: neither model nor tokenizer has an end token")
+    return frozenset(ends)
+
+
+def _read_call(text: str) -> dict[str, Any] | None:
+    try:
+        call = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        return None
+    arguments = call.get("arguments", {})
+    return {"name": call["name"], "arguments": arguments} if isinstance(arguments, dict) else None

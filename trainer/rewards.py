@@ -1,0 +1,112 @@
+"""Finished groups -> rewards: by a judge, by rules, by both, or by truth. A failure stays a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ruler.errors import ConfigError, GroupError
+from ruler.rewards import GroupRewards, Rewards, RolloutReward
+from ruler.truth_lookup import TruthLookup
+from ruler.types import FailedGroup, Group, ScoredGroup
+from trainer.episodes import SampledGroup
+
+Scorer: TypeAlias = Callable[[Sequence[Group]], Awaitable[Sequence[ScoredGroup | FailedGroup]]]
+"""`Ruler.score_many`, `Client.score_many`, or any function like these: one result per group, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """The rewards of one group, and where they come from."""
+
+    rewards: GroupRewards
+    """All numbers, or all None."""
+    result: ScoredGroup | FailedGroup | None = None
+    """What the judge said; None where none was asked."""
+    failure: str | None = None
+    """Why there are no rewards, as `reason: message`; None where there are."""
+
+
+RewardFunction: TypeAlias = Callable[[Sequence[SampledGroup]], Awaitable[Sequence[Rewarded]]]
+"""One `Rewarded` per group, in order."""
+
+
+def by_judge(score_many: Scorer, rewards: Rewards | None = None, *, truth: TruthLookup | None = None) -> RewardFunction:
+    """Rewards by a judge, alone or together with rules.
+
+    A group that the judge failed, or on which a rule raised, has no rewards.
+
+    Args:
+        score_many: asks the judge.
+        rewards: how scores and rules make a reward; None: the score is the reward.
+        truth: told the truth of each group before the judge is asked, for judges that are simulated from it.
+    """
+    combined = rewards or Rewards()
+
+    async def reward(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        if truth:
+            for sampled in groups:
+                truth.learn(sampled.group, _truths(sampled))
+        results = await score_many([sampled.group for sampled in groups])
+        if truth:
+            for sampled in groups:
+                truth.forget(sampled.group)
+        if len(results) != len(groups):
+            raise ConfigError(f"score_many: {len(results)} results for {len(groups)} groups")
+        return [_combine(combined, sampled.group, result) for sampled, result in zip(groups, results, strict=True)]
+
+    return reward
+
+
+def by_rules(rewards: Rewards) -> RewardFunction:
+    """Rewards by rules alone; nobody is asked."""
+
+    async def reward(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        return [_combine(rewards, sampled.group, None) for sampled in groups]
+
+    return reward
+
+
+def by_truth() -> RewardFunction:
+    """Truth as the reward: what a judge is measured against. A group without it has no rewards."""
+
+    async def reward(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        return [_true_rewards(sampled) for sampled in groups]
+
+    return reward
+
+
+def _combine(rewards: Rewards, group: Group, result: ScoredGroup | FailedGroup | None) -> Rewarded:
+    try:
+        combined = rewards.combine(group, result)
+    except GroupError as error:
+        return _failed(group, result, f"{error.code}: {error}")
+    if None in combined.rewards:
+        assert isinstance(result, FailedGroup), "nothing else takes rewards away"
+        return Rewarded(combined, result, f"{result.reason}: {result.message}")
+    return Rewarded(combined, result)
+
+
+def _true_rewards(sampled: SampledGroup) -> Rewarded:
+    truths = [episode.truth for episode in sampled.episodes]
+    if None in truths:
+        return _failed(sampled.group, None, "truth: the environment does not know it")
+    rollouts = [
+        RolloutReward(rollout.id, truth, parts={"truth": truth or 0.0})
+        for rollout, truth in zip(sampled.group.rollouts, truths, strict=True)
+    ]
+    return Rewarded(GroupRewards(sampled.group.id, "unjudged", tuple(rollouts)))
+
+
+def _failed(group: Group, result: ScoredGroup | FailedGroup | None, failure: str) -> Rewarded:
+    nothing = tuple(RolloutReward(rollout.id, None) for rollout in group.rollouts)
+    return Rewarded(GroupRewards(group.id, "failed", nothing), result, failure)
+
+
+def _truths(sampled: SampledGroup) -> dict[str, float]:
+    return {
+        rollout.id: episode.truth
+        for rollout, episode in zip(sampled.group.rollouts, sampled.episodes, strict=True)
+        if episode.truth is not None
+    }

@@ -1,0 +1,256 @@
+"""Many attempts at once: from problems to finished groups.
+
+Attempts go on in rounds. In a round every attempt that is still open gets one turn, all of them sampled as one batch;
+each environment answers as soon as its turn has ended, while others are still being sampled. A group is handed on the
+moment its last attempt ends. The next round begins when all environments have answered: so the tokens depend on the
+seed, and never on how fast somebody answered.
+
+At each turn the whole conversation is read anew by the model, as tokens that are already there. Keeping caches across
+turns would save that, and cost holes in the cache where turns are of different lengths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+
+from ruler.errors import ConfigError, RulerError, describe
+from ruler.types import Group, Rollout
+from trainer.environments import ChatMessage, Environment, Problem, Start
+from trainer.episodes import BrokenGroup, Episode, SampledGroup
+from trainer.policy import Policy
+from trainer.sampling import Completion, sample
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far an attempt may go; the policy's window is a third limit."""
+
+    max_turn_tokens: int
+    """Most tokens of one turn of the policy, at least 1."""
+    max_turns: int
+    """Most turns of the policy, at least 1."""
+
+
+@dataclass
+class _Attempt:
+    """One rollout while it is being made."""
+
+    environment: Environment
+    tokens: list[int] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
+    num_turns: int = 0
+    ended: bool = False
+    truncated: bool = False
+    truth: float | None = None
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Tokens that the policy is given."""
+        self._add(tokens, [0.0] * len(tokens), [0.0] * len(tokens), sampled=False)
+
+    def write(self, completion: Completion, message: ChatMessage) -> None:
+        """A turn of the policy."""
+        self._add(completion.tokens, completion.logprobs, completion.entropies, sampled=True)
+        self.messages.append(message)
+        self.num_turns += 1
+
+    def _add(
+        self, tokens: Sequence[int], logprobs: Sequence[float], entropies: Sequence[float], *, sampled: bool
+    ) -> None:
+        self.tokens += tokens
+        self.sampled += [sampled] * len(tokens)
+        self.logprobs += logprobs
+        self.entropies += entropies
+
+    def end(self, *, truncated: bool) -> None:
+        self.ended, self.truncated = True, truncated
+        self.truth = self.environment.truth()
+        if self.truth is not None and not 0 <= self.truth <= 1:
+            raise ValueError(f"truth: expected a number in [0, 1] or None, got {self.truth!r:.80}")
+
+    def episode(self) -> Episode:
+        return Episode(
+            tuple(self.tokens),
+            tuple(self.sampled),
+            tuple(self.logprobs),
+            tuple(self.entropies),
+            self.truncated,
+            self.truth,
+        )
+
+
+@dataclass
+class _Attempts:
+    """The attempts of one group."""
+
+    problem: int
+    id: str
+    start: Start
+    members: list[_Attempt]
+    failure: str | None = None
+    """What an environment raised: the group is lost, and none of its attempts goes on."""
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Around calls of environments: what they raise fails this group, and no other."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001  environments are other people's code
+            self.failure = self.failure or f"environment: {describe(error)}"
+
+    def open_attempts(self) -> list[_Attempt]:
+        """Those that go on."""
+        return [] if self.failure else [attempt for attempt in self.members if not attempt.ended]
+
+    def finished(self) -> SampledGroup | BrokenGroup | None:
+        """The group, once nothing more is to come."""
+        if self.failure is None and not all(attempt.ended for attempt in self.members):
+            return None
+        if self.failure is None:
+            try:
+                return SampledGroup(self.problem, self._group(), tuple(attempt.episode() for attempt in self.members))
+            except RulerError as error:
+                self.failure = f"{error.code}: {error}"
+        return BrokenGroup(self.problem, self.id, self.failure)
+
+    def _group(self) -> Group:
+        rollouts = [
+            Rollout.of(f"r{place}", attempt.messages, finish_reason="length" if attempt.truncated else "stop")
+            for place, attempt in enumerate(self.members, start=1)
+        ]
+        return Group.of(
+            rollouts,
+            task=list(self.start.messages),
+            id=self.id,
+            tools=list(self.start.tools),
+            reference=self.start.reference,
+            metadata={"problem": self.problem},
+        )
+
+
+async def collect(
+    policy: Policy,
+    problems: Sequence[tuple[int, Problem]],
+    *,
+    group_size: int,
+    limits: Limits,
+    temperature: float,
+    seed: int,
+    device: Executor,
+    name: str,
+    finished: Callable[[int, SampledGroup | BrokenGroup], None] | None = None,
+) -> list[SampledGroup | BrokenGroup]:
+    """One finished group per problem, in order.
+
+    Args:
+        policy: who acts.
+        problems: each with its place in its task; at least one.
+        group_size: attempts at each problem.
+        limits: an attempt that reaches them is truncated.
+        temperature: 0 is greedy.
+        seed: of all chance in sampling. With the same weights the same tokens come out.
+        device: one thread, in which all work on tensors is done: the event loop stays free for environments and judges.
+        name: what the ids of groups begin with.
+        finished: told a group's place and the group, the moment its last attempt has ended.
+
+    Raises:
+        ConfigError: the policy's chat template does not take the messages.
+    """
+    loop = asyncio.get_running_loop()
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    groups = await asyncio.gather(
+        *(
+            _begin(policy, index, problem, group_size, f"{name}/{place}")
+            for place, (index, problem) in enumerate(problems)
+        )
+    )
+    results: list[SampledGroup | BrokenGroup | None] = [None] * len(groups)
+
+    def hand_on(place: int) -> None:
+        if results[place] is None and (result := groups[place].finished()):
+            results[place] = result
+            if finished:
+                finished(place, result)
+
+    async def step(place: int, attempt: _Attempt, completion: Completion) -> None:
+        with groups[place].failing():
+            await _step(policy, attempt, completion, limits)
+        hand_on(place)
+
+    async def take_turns(turns: Sequence[tuple[int, _Attempt]], copies: int) -> None:
+        steps: list[asyncio.Task[None]] = []
+
+        def ended(row: int, completion: Completion) -> None:
+            steps.append(loop.create_task(step(*turns[row], completion)))
+
+        def tell(row: int, completion: Completion) -> None:
+            loop.call_soon_threadsafe(ended, row, completion)
+
+        prompts = [attempt.tokens for _, attempt in turns[::copies]]
+        await loop.run_in_executor(
+            device,
+            partial(
+                sample,
+                policy.sampling_model,
+                prompts,
+                max_new_tokens=[min(limits.max_turn_tokens, policy.context_tokens - len(prompt)) for prompt in prompts],
+                end_tokens=policy.end_tokens,
+                temperature=temperature,
+                generator=generator,
+                copies=copies,
+                ended=tell,
+            ),
+        )
+        await asyncio.gather(*steps)  # all are here: the loop was told of each before the thread's result
+
+    for place in range(len(groups)):
+        hand_on(place)
+    # The first turns of a group continue one prompt, which is prefilled once; after these each has its own.
+    copies = group_size
+    while turns := [(place, attempt) for place, group in enumerate(groups) for attempt in group.open_attempts()]:
+        await take_turns(turns, copies)
+        copies = 1
+    return [result for result in results if result is not None]
+
+
+async def _begin(policy: Policy, problem: int, make: Problem, group_size: int, id: str) -> _Attempts:
+    attempts = _Attempts(problem, id, Start([]), [])
+    with attempts.failing():
+        attempts.members = [_Attempt(make()) for _ in range(group_size)]
+        starts = await asyncio.gather(*(attempt.environment.reset() for attempt in attempts.members))
+        attempts.start = starts[0]
+        if any(start != starts[0] for start in starts):
+            raise ValueError(f"reset: environments of problem {problem} do not give the same start")
+    if attempts.failure is None:
+        prompt = policy.encode_start(attempts.start)
+        if len(prompt) >= policy.context_tokens:
+            attempts.failure = f"window: {len(prompt)} tokens of task leave no room in {policy.context_tokens}"
+        for attempt in attempts.members:
+            attempt.read(prompt)
+    return attempts
+
+
+async def _step(policy: Policy, attempt: _Attempt, completion: Completion, limits: Limits) -> None:
+    """A turn of the policy, and what the environment makes of it."""
+    message = policy.read_turn(policy.decode_turn(completion.tokens))
+    attempt.write(completion, message)
+    if completion.truncated:
+        return attempt.end(truncated=True)
+    answer = await attempt.environment.step(message)
+    attempt.messages += answer.messages
+    if answer.done:
+        return attempt.end(truncated=False)
+    attempt.read(policy.encode_reply(answer.messages))
+    if attempt.num_turns >= limits.max_turns or len(attempt.tokens) >= policy.context_tokens:
+        attempt.end(truncated=True)

@@ -1,0 +1,226 @@
+"""A run's folder: what is in it, where the run goes on after it was stopped, and when it has to stop.
+
+- `settings.json`: how it trains; another run does not get into the folder.
+- `metrics.jsonl`, `samples.jsonl`, `tensorboard/`: what it measures; see `trainer/monitor.py`.
+- `checkpoints/`: the newest two; see `trainer/checkpoints.py`.
+- `policy/` and `curve.png`: at the end. The policy is a Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ruler.errors import ConfigError, RulerError
+from trainer import checkpoints
+from trainer.alarm import HackingWatch
+from trainer.curve import plot, text_curve
+from trainer.episodes import BrokenGroup, SampledGroup
+from trainer.held_out import HeldOut
+from trainer.monitor import Monitor, read_lines, step_metrics
+from trainer.policy import Policy
+from trainer.rewards import Rewarded
+from trainer.settings import Settings
+from trainer.tasks import Task
+from trainer.update import UpdateStatistics
+
+_MAY_CHANGE = ("steps", "checkpoint_every", "sample_every", "max_failed_share")
+"""Settings that a run may go on with in another value: its weights so far are those it would have had with it."""
+
+
+class RunStopped(RulerError):
+    """The run ends before its last step. What it has learnt is in its newest checkpoint."""
+
+    code = "stopped"
+
+
+class Run:
+    """One run in its folder; a context manager, for one process at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        facts: Mapping[str, Any],
+        task: Task,
+        policy: Policy,
+        optimiser: torch.optim.AdamW,
+    ) -> None:
+        """Begins the run, or puts policy and optimiser where its newest checkpoint has them.
+
+        Raises:
+            ConfigError: the folder has another run, a process works in it, or what is in it cannot be read.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
+        _claim(folder / "settings.json", {**facts, "task": task.name, **asdict(settings)})
+        self._folder, self._settings, self._task = folder, settings, task
+        self._policy, self._optimiser = policy, optimiser
+        checkpoint = checkpoints.latest(folder / "checkpoints")
+        position = checkpoints.load(checkpoint, policy.model, optimiser)["position"] if checkpoint else None
+        policy.weights_changed()
+        self.num_done: int = position["step"] if position else 0
+        """Steps that have been done; the next one is made with the policy as it is now."""
+        self._monitor = Monitor(folder, num_steps=settings.steps, position=position)
+        self._watch = HackingWatch()
+        for line in read_lines(folder / "metrics.jsonl"):
+            self._watch.see(line)
+        if checkpoint:
+            self._monitor.say(f"goes on after step {self.num_done}, from {checkpoint}")
+
+    def __enter__(self) -> Run:
+        self._monitor.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._monitor.__exit__(*raised)
+        os.close(self._lock)
+
+    def measured(self, found: HeldOut) -> None:
+        """Keeps what was measured on held-out problems, with the policy as it is now."""
+        self._monitor.evaluation(
+            self.num_done,
+            {
+                "held_out/truth_sampled": found.truth_sampled,
+                "held_out/truth_greedy": found.truth_greedy,
+                "held_out/well_formed": found.well_formed,
+                "held_out/tokens_mean": found.sampled_tokens,
+            },
+        )
+
+    def check_failures(self, rewarded: Sequence[Rewarded | BrokenGroup]) -> None:
+        """Lets the step go on, unless too many of its groups have no rewards.
+
+        Raises:
+            RunStopped: more than `max_failed_share` have none; says why, and that the run can go on.
+        """
+        failures = [failure for found in rewarded if (failure := _failure(found))]
+        if len(failures) <= self._settings.max_failed_share * len(rewarded):
+            return
+        if self.num_done and not self._has_checkpoint():
+            self._save()
+        reasons = Counter(failure.partition(":")[0] for failure in failures).most_common()
+        raise RunStopped(
+            f"step {self.num_done + 1}: {len(failures)} of {len(rewarded)} groups have no rewards "
+            f"({', '.join(f'{reason} {count}' for reason, count in reasons)}), which is more than max_failed_share "
+            f"{self._settings.max_failed_share}; the first: {failures[0]}. Nothing was learnt from this step; the same "
+            "command goes on here"
+        )
+
+    def trained(
+        self,
+        groups: Sequence[SampledGroup | BrokenGroup],
+        rewarded: Sequence[Rewarded | BrokenGroup],
+        statistics: UpdateStatistics,
+        times: Mapping[str, float | None],
+    ) -> None:
+        """Keeps the step that was just done: its metrics, and now and then a group and a checkpoint.
+
+        Args:
+            groups: the batch.
+            rewarded: their rewards, in the same order.
+            statistics: of the update.
+            times: how long the parts of the step took, by metric.
+        """
+        whole = [
+            (group, found)
+            for group, found in zip(groups, rewarded, strict=True)
+            if isinstance(group, SampledGroup) and isinstance(found, Rewarded)
+        ]
+        sampled, found = [group for group, _ in whole], [rewards for _, rewards in whole]
+        metrics = step_metrics(
+            sampled,
+            found,
+            broken=[group for group in groups if isinstance(group, BrokenGroup)],
+            well_formed=self._task.well_formed,
+        )
+        self.num_done += 1
+        alarm = self._watch.see({"step": self.num_done, **metrics})
+        metrics |= {
+            "policy/loss": statistics.loss,
+            "policy/grad_norm": statistics.grad_norm,
+            "policy/clip_share": statistics.clip_share_low + statistics.clip_share_high,
+            "policy/ratio": statistics.mean_ratio,
+            "policy/kl": statistics.kl,
+            "alarm/hacking": float(alarm is not None),
+        }
+        self._monitor.step(self.num_done, {**metrics, **times})
+        if alarm:
+            self._monitor.say(str(alarm))
+        if self.num_done % self._settings.sample_every == 1 % self._settings.sample_every:
+            self._monitor.samples(self.num_done, sampled[:1], found[:1])
+        if self.num_done % self._settings.checkpoint_every == 0 or self.num_done == self._settings.steps:
+            self._save()
+
+    def finish(self) -> None:
+        """Leaves the trained policy and the curve, and shows the curve."""
+        _replace(self._folder / "policy", self._policy)
+        metrics = self._folder / "metrics.jsonl"
+        plot(metrics, self._folder / "curve.png")
+        lines = read_lines(metrics)
+        for key in ("reward/mean", "truth/mean"):
+            values = [line[key] for line in lines if key in line]
+            if any(value is not None for value in values):
+                self._monitor.say(f"{key:12} {text_curve(values)}")
+        self._monitor.say(f"policy, metrics and curve.png are in {self._folder}")
+
+    def _save(self) -> None:
+        state = {"position": self._monitor.position()}
+        checkpoints.save(self._folder / "checkpoints", self.num_done, self._policy.model, self._optimiser, state)
+
+    def _has_checkpoint(self) -> bool:
+        newest = checkpoints.latest(self._folder / "checkpoints")
+        return newest is not None and newest.name == f"step-{self.num_done:06d}"
+
+
+def _failure(found: Rewarded | BrokenGroup) -> str | None:
+    return found.message if isinstance(found, BrokenGroup) else found.failure
+
+
+def _lock(folder: Path) -> int:
+    """An open file that no other process can have open like this; the system lets go of it however this one ends."""
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise ConfigError(f"out: another process is at work in {folder}") from error
+    return lock
+
+
+def _claim(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings down, or checks that they are those of the run that is there."""
+    ours = json.loads(json.dumps(settings))
+    try:
+        theirs = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        theirs = ours
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged: {error}") from error
+    for name in {**theirs, **ours}:
+        if name not in _MAY_CHANGE and (name not in theirs or name not in ours or theirs[name] != ours[name]):
+            raise ConfigError(
+                f"{name}: this run has {ours.get(name)!r}, the one in {path.parent} has {theirs.get(name)!r}; "
+                "take another folder, or the same settings to go on"
+            )
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def _replace(folder: Path, policy: Policy) -> None:
+    """Saves the policy; whoever looks finds the earlier one, none, or a whole one."""
+    new = folder.with_name("policy.new")
+    for old in (new, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    policy.save(new)
+    os.rename(new, folder)
