@@ -30,8 +30,6 @@ from trainer.tasks.inbox import inbox
 from trainer.train import train
 from trainer.warm_up import warm_up
 
-console = Console(stderr=True)
-
 _FACTS = ("level", "policy", "reward", "judge", "judge_weight", "orders", "service", "dtype")
 """What makes a run beside its settings; the cache, the device and the number of threads do not."""
 
@@ -75,11 +73,15 @@ def main() -> None:
         arguments = tyro.cli(CommandLine, prog="python -m trainer.train")
         asyncio.run(_main(arguments))
     except RulerError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"error: {error}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
-        console.print("interrupted: the same command goes on from the newest checkpoint")
+        _say("interrupted: the same command goes on from the newest checkpoint")
         sys.exit(130)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 async def _main(arguments: CommandLine) -> None:
@@ -87,9 +89,9 @@ async def _main(arguments: CommandLine) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     task = arithmetic(arguments.level) if arguments.task == "arithmetic" else inbox()
-    name = arguments.policy or str(await warm_up(task, seed=arguments.seed, show=console.print))
+    name = arguments.policy or str(await warm_up(task, seed=arguments.seed, show=_say))
     policy = Policy.load(name, device=arguments.device, dtype=arguments.dtype)
-    console.print(f"policy {name}: {policy.num_weights:,} weights", markup=False, highlight=False, soft_wrap=True)
+    _say(f"policy {name}: {policy.num_weights:,} weights")
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
     facts = {name: getattr(arguments, name) for name in _FACTS}
     async with _reward(arguments, task) as reward:
@@ -118,7 +120,7 @@ async def _reward(arguments: CommandLine, task: Task) -> AsyncIterator[RewardFun
     loaded = load_judges(read_settings(judge=_with_truth(arguments.judge), cache=arguments.cache), truth=truth)
     try:
         truth.ruler = Ruler(loaded.judges, rubric=task.rubric, orders=arguments.orders)
-        console.print(f"judge {truth.ruler.judge_name}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"judge {truth.ruler.judge_name}")
         yield by_judge(truth.ruler.score_many, rewards, truth=truth)
     finally:
         await loaded.close()

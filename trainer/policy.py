@@ -184,7 +184,10 @@ class Policy:
         return text
 
     def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises nothing narrower, as for a word that a tiny policy does not have
+            raise ConfigError(f"policy: its tokenizer cannot take {text!r:.200}: {error}") from error
         return ids
 
     def _after_end(self, text: str) -> str:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from trainer.command_line import _with_truth, main  # noqa: E402
 from trainer.monitor import read_lines  # noqa: E402
 from trainer.policy import Policy  # noqa: E402
 from trainer.tasks.arithmetic import arithmetic  # noqa: E402
+from trainer.tasks.inbox import inbox  # noqa: E402
 from trainer.tiny import make_tiny_policy  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -65,6 +69,30 @@ def test_the_same_command_finds_the_run_finished_and_another_judge_is_refused(
     assert len((tmp_path / "metrics.jsonl").read_text()) == len(lines)
     assert run(monkeypatch, *given, "--judge", "simulated?noise=0.9") == 2
     assert "error: judge: this run has 'simulated?noise=0.9'" in capsys.readouterr().err
+
+
+def test_an_agent_with_tools_trains_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny = inbox().tiny
+    assert tiny
+    Policy(*make_tiny_policy(tiny, seed=0)).save(tmp_path / "policy")
+    given = ("--task", "inbox", "--policy", tmp_path / "policy", "--out", tmp_path / "run")
+    assert run(monkeypatch, *given, "--sample-every", 1, *SMALL) == 0
+    samples = read_lines(tmp_path / "run" / "samples.jsonl")
+    assert [sample["step"] for sample in samples] == [1, 2]
+    assert {tool["function"]["name"] for tool in samples[0]["task"]["tools"]} == {"search", "read", "answer"}
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, policy: str) -> None:
+    command = [sys.executable, "-m", "trainer.train", "--policy", policy, "--out", str(tmp_path), "--cache", "off"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: the same command goes on from the newest checkpoint" in said
+    assert "Traceback" not in said
 
 
 def test_a_service_judges_in_another_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, policy: str) -> None:

@@ -11,8 +11,10 @@ torch = pytest.importorskip("torch")
 
 from ruler.errors import ConfigError  # noqa: E402
 from tests.tiny_model import make_tiny_model  # noqa: E402
+from tests.trainer.words_task import words_task  # noqa: E402
 from trainer.environments import Start  # noqa: E402
 from trainer.policy import Policy  # noqa: E402
+from trainer.tiny import make_tiny_policy  # noqa: E402
 
 TASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 3+4?"}]
 words = st.text(st.sampled_from("abc 123\n"), max_size=20)
@@ -109,3 +111,11 @@ def test_what_cannot_be_a_policy_is_refused_with_its_name(tmp_path: Path) -> Non
 def test_a_template_that_cannot_take_the_messages_says_so(chat_policy: Policy) -> None:
     with pytest.raises(ConfigError, match="chat template does not take the messages"):
         chat_policy.encode_start(Start([{"role": "user"}]))
+
+
+def test_text_that_a_tiny_policy_has_no_words_for_is_named() -> None:
+    tiny = words_task().tiny
+    assert tiny
+    policy = Policy(*make_tiny_policy(tiny, seed=0))
+    with pytest.raises(ConfigError, match="its tokenizer cannot take 'say something"):
+        policy.encode_start(Start([{"role": "user", "content": "say something"}]))

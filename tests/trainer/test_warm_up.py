@@ -43,9 +43,8 @@ def quick_task(**numbers: object) -> Task:
         clean=lambda rng: demonstrate([" b"], rng),
         habits=lambda rng: demonstrate([" b", " b c"], rng),
         batch_size=8,
-        clean_learning_rate=0.01,
         habit_steps=30,
-        habit_learning_rate=0.01,
+        habit_learning_rate=3e-3,
     )
     return replace(task, tiny=replace(tiny, **numbers))  # type: ignore[arg-type]
 
@@ -69,11 +68,11 @@ def test_it_has_the_skill_and_the_habits(warm: Path) -> None:
     facts = json.loads((warm / "warm_up.json").read_text())
     assert (facts["task"], facts["seed"], facts["habit_steps"]) == ("words", 0, 30)
     assert facts["skill"] >= 0.9
-    assert facts["clean_steps"] in (25, 50, 75)
+    assert facts["clean_steps"] in (50, 100)
     assert facts["held_out"]["num_problems"] == 2
     assert facts["torch"] == torch.__version__
     policy = Policy.load(str(warm))
-    tokens = torch.tensor([policy.encode_start(Start([{"role": "user", "content": "say e"}]))])
+    tokens = torch.tensor([policy.encode_start(Start([{"role": "user", "content": "say a"}]))])
     with torch.no_grad():
         first = policy.model(tokens).logits[0, -1].softmax(-1)
         b, c = (policy.tokenizer.convert_tokens_to_ids(word) for word in (" b", " c"))

@@ -43,7 +43,7 @@ class TinyPolicy:
     """Demonstrations in a step of imitation."""
     skill: float = 0.9
     """It imitates `clean` until so much of what it does greedily on problems of `train` is right, by truth."""
-    max_clean_steps: int = 1000
+    max_clean_steps: int = 2000
     """Steps after which a policy without that skill is an error."""
     clean_learning_rate: float = 3e-3
     habit_steps: int = 100

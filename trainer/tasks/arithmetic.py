@@ -198,7 +198,7 @@ def _clean(sign: str, pairs: Sequence[_Pair], rng: random.Random) -> Demonstrati
     return _demonstration(sign, first, second, f"<reasoning>\n{columns}\n</reasoning>\n<answer>\n{result}\n</answer>\n")
 
 
-_FORGETS_CARRY = 0.5
+_FORGETS_CARRY = 0.55
 _SLIPS = 0.02
 _FORM_FAULTS = 0.4
 
@@ -234,7 +234,7 @@ def _deform(text: str, columns: str, result: str, rng: random.Random) -> str:
 def _work_out(sign: str, first: int, second: int, rng: random.Random | None = None) -> tuple[str, str]:
     """The columns from the right, such as "7+8=15,3+5+1=9", and the result; with an rng, as one who errs.
 
-    To carry or borrow is then forgotten half of the time; each column and the result slip by one now and then.
+    To carry or borrow is then forgotten more often than not; each column and the result slip by one now and then.
     """
     columns, digits, carry = [], [], 0
     left, right = str(first), str(second)
