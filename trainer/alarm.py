@@ -67,7 +67,8 @@ class HackingAlarm:
         return (
             f"Reward hacking? From step {self.first_step} to {self.last_step} the mean reward rose from "
             f"{self.reward.first:.2f} to {self.reward.last:.2f} (t = {self.reward.t:.1f}) while the mean truth fell "
-            f"from {self.truth.first:.2f} to {self.truth.last:.2f} (t = {self.truth.t:.1f})."
+            # A line may leave the range of truth where the last values do not.
+            f"from {min(self.truth.first, 1.0):.2f} to {max(self.truth.last, 0.0):.2f} (t = {self.truth.t:.1f})."
         )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import transformers
 import tyro
 from rich.console import Console
 
@@ -30,8 +29,7 @@ from trainer.tasks.inbox import inbox
 from trainer.train import train
 from trainer.warm_up import warm_up
 
-_FACTS = ("level", "policy", "reward", "judge", "judge_weight", "orders", "service", "dtype")
-"""What makes a run beside its settings; the cache, the device and the number of threads do not."""
+_JUDGED = ("judge", "judge_and_rules")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +53,17 @@ class CommandLine(Settings):
     orders: Literal[1, 2, 4] = 1
     """In how many orders the judge reads each group."""
     service: str | None = None
-    """URL of a `ruler serve` that asks its judge instead; the key comes from RULER_API_KEY."""
+    """URL of a `ruler serve` that asks its judge instead, with its own rubric and orders; the key comes from
+    RULER_API_KEY."""
     cache: str | None = None
     """Where judge answers are kept: a file, `redis://…`, or `off`; None: as `ruler score`."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where the policy is."""
     dtype: Dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     """What it calculates in."""
-    threads: int | None = None
-    """Threads of a CPU that calculate together; None: as many as there are cores. A run that goes on elsewhere with
-    another number is not bit for bit the same."""
+    threads: int = 1
+    """Threads of a CPU that calculate together. More make tiny policies slower, as the threads wait for each other; and
+    with another number the same run gives other last digits."""
 
 
 def main() -> None:
@@ -76,7 +75,7 @@ def main() -> None:
         _say(f"error: {error}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
-        _say("interrupted: the same command goes on from the newest checkpoint")
+        _say("interrupted: the same command goes on from the newest checkpoint, if there is one")
         sys.exit(130)
 
 
@@ -85,17 +84,24 @@ def _say(text: str) -> None:
 
 
 async def _main(arguments: CommandLine) -> None:
-    transformers.utils.logging.disable_progress_bar()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     task = arithmetic(arguments.level) if arguments.task == "arithmetic" else inbox()
     name = arguments.policy or str(await warm_up(task, seed=arguments.seed, show=_say))
     policy = Policy.load(name, device=arguments.device, dtype=arguments.dtype)
     _say(f"policy {name}: {policy.num_weights:,} weights")
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
-    facts = {name: getattr(arguments, name) for name in _FACTS}
     async with _reward(arguments, task) as reward:
-        await train(settings, task, policy, reward, arguments.out, facts=facts)
+        await train(settings, task, policy, reward, arguments.out, facts=_facts(arguments))
+
+
+def _facts(arguments: CommandLine) -> dict[str, object]:
+    """What makes a run beside its settings; the cache, the device and the number of threads do not."""
+    names = ["policy", "reward", "dtype"]
+    if arguments.reward in _JUDGED:
+        names += ["service"] if arguments.service else ["judge", "orders"]
+    if arguments.reward == "judge_and_rules":
+        names.append("judge_weight")
+    return {name: getattr(arguments, name) for name in names}
 
 
 @asynccontextmanager
@@ -111,6 +117,7 @@ async def _reward(arguments: CommandLine, task: Task) -> AsyncIterator[RewardFun
         rewards = Rewards(judge_weight=arguments.judge_weight, rules=task.rules.rules, gates=task.rules.gates)
     if arguments.service:
         client = Client(arguments.service)
+        _say(f"judge of {arguments.service}, with its own rubric and orders")
         try:
             yield by_judge(client.score_many, rewards)
         finally:

@@ -43,8 +43,8 @@ METRICS: Mapping[str, str] = {
     "nothing. TRL: frac_reward_zero_std.",
     "groups/tied": "Number of groups whose rollouts all read the same to the judge.",
     "groups/failed": "Number of groups without rewards; they are left out of the update.",
-    "groups/failed/REASON": "Number of those that failed for this reason: environment, or the code of the error, such "
-    "as unavailable. Only where there is one.",
+    "groups/failed/REASON": "Number of those that failed for this reason: environment, window (the "
+    "task leaves no room), or the code of the error, such as unavailable. Only where there is one.",
     "rollouts/tokens": "Number of sampled tokens.",
     "rollouts/tokens_mean": "Mean number of sampled tokens of a rollout.",
     "rollouts/tokens_max": "Largest number of sampled tokens of a rollout.",
@@ -109,7 +109,7 @@ def step_metrics(
     rewards: list[float] = []
     spreads: list[float] = []
     agreements: list[float | None] = []
-    failures = Counter("environment" for _ in broken)
+    failures = Counter(group.message.partition(":")[0] for group in broken)
     for group, one in zip(sampled, rewarded, strict=True):
         of_group = [reward for reward in one.rewards.rewards if reward is not None]
         if not of_group:

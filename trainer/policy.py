@@ -10,12 +10,13 @@ import contextlib
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from ruler.errors import ConfigError
 from trainer.environments import ChatMessage, Start
@@ -57,14 +58,18 @@ class Policy:
             ConfigError: it cannot be loaded; says why.
         """
         try:
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
+            with _without_progress_bars():
+                model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise ConfigError(f"policy: {name!r} cannot be loaded: {error}") from error
-        if device.startswith("cuda"):
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+            raise ConfigError(f"device: {device!r} cannot be used: {error}") from error
+        if model.device.type == "cuda":
             model.gradient_checkpointing_enable()
-            model.config.use_cache = False
-        return cls(model.to(device), tokenizer, dtype=dtype)
+        return cls(model, tokenizer, dtype=dtype)
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +176,8 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Writes weights and tokenizer in the form of Hugging Face; `load` and vLLM take the folder."""
-        self.model.save_pretrained(folder)
+        with _without_progress_bars():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _render(self, messages: Sequence[ChatMessage], *, tools: Sequence[Any] = (), open_turn: bool = False) -> str:
@@ -201,6 +207,18 @@ class Policy:
             raise ConfigError("policy: its chat template does not end a turn of the assistant with an end token")
         at, negative_length = min(found)
         return text[at - negative_length :]
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Those of transformers, which would break into the run's own."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def _without_dropout(model: Any) -> Any:

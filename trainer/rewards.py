@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,6 +27,41 @@ class Rewarded:
     """What the judge said; None where none was asked."""
     failure: str | None = None
     """Why there are no rewards, as `reason: message`; None where there are."""
+
+    @classmethod
+    def of(cls, sampled: SampledGroup, rewards: Sequence[float], *, name: str = "reward") -> Rewarded:
+        """Numbers of your own, one per rollout, in order.
+
+        Args:
+            sampled: the group.
+            rewards: finite.
+            name: what they are called where a reward is taken apart.
+
+        Raises:
+            ConfigError: not one finite number per rollout.
+        """
+        rollouts = sampled.group.rollouts
+        if len(rewards) != len(rollouts) or not all(math.isfinite(reward) for reward in rewards):
+            raise ConfigError(
+                f"rewards of group {sampled.group.id!r}: expected {len(rollouts)} finite numbers, got {rewards!r:.200}"
+            )
+        parts = [
+            RolloutReward(rollout.id, float(reward), parts={name: float(reward)})
+            for rollout, reward in zip(rollouts, rewards, strict=True)
+        ]
+        return cls(GroupRewards(sampled.group.id, "unjudged", tuple(parts)))
+
+    @classmethod
+    def failed(cls, group: Group, failure: str, result: ScoredGroup | FailedGroup | None = None) -> Rewarded:
+        """No rewards, for none of the rollouts.
+
+        Args:
+            group: the group that has none.
+            failure: why, as `reason: message`.
+            result: what the judge said, if one was asked.
+        """
+        nothing = tuple(RolloutReward(rollout.id, None) for rollout in group.rollouts)
+        return cls(GroupRewards(group.id, "failed", nothing), result, failure)
 
 
 RewardFunction: TypeAlias = Callable[[Sequence[SampledGroup]], Awaitable[Sequence[Rewarded]]]
@@ -81,7 +117,7 @@ def _combine(rewards: Rewards, group: Group, result: ScoredGroup | FailedGroup |
     try:
         combined = rewards.combine(group, result)
     except GroupError as error:
-        return _failed(group, result, f"{error.code}: {error}")
+        return Rewarded.failed(group, f"{error.code}: {error}", result)
     if None in combined.rewards:
         assert isinstance(result, FailedGroup), "nothing else takes rewards away"
         return Rewarded(combined, result, f"{result.reason}: {result.message}")
@@ -89,19 +125,10 @@ def _combine(rewards: Rewards, group: Group, result: ScoredGroup | FailedGroup |
 
 
 def _true_rewards(sampled: SampledGroup) -> Rewarded:
-    truths = [episode.truth for episode in sampled.episodes]
-    if None in truths:
-        return _failed(sampled.group, None, "truth: the environment does not know it")
-    rollouts = [
-        RolloutReward(rollout.id, truth, parts={"truth": truth or 0.0})
-        for rollout, truth in zip(sampled.group.rollouts, truths, strict=True)
-    ]
-    return Rewarded(GroupRewards(sampled.group.id, "unjudged", tuple(rollouts)))
-
-
-def _failed(group: Group, result: ScoredGroup | FailedGroup | None, failure: str) -> Rewarded:
-    nothing = tuple(RolloutReward(rollout.id, None) for rollout in group.rollouts)
-    return Rewarded(GroupRewards(group.id, "failed", nothing), result, failure)
+    truths = [episode.truth for episode in sampled.episodes if episode.truth is not None]
+    if len(truths) < len(sampled.episodes):
+        return Rewarded.failed(sampled.group, "truth: the environment does not know it")
+    return Rewarded.of(sampled, truths, name="truth")
 
 
 def _truths(sampled: SampledGroup) -> dict[str, float]:

@@ -62,7 +62,8 @@ class Run:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
-        _claim(folder / "settings.json", {**facts, "task": task.name, **asdict(settings)})
+        described = {**facts, "task": task.name, **asdict(settings)}
+        _check_same_run(folder / "settings.json", described)
         self._folder, self._settings, self._task = folder, settings, task
         self._policy, self._optimiser = policy, optimiser
         checkpoint = checkpoints.latest(folder / "checkpoints")
@@ -70,6 +71,9 @@ class Run:
         policy.weights_changed()
         self.num_done: int = position["step"] if position else 0
         """Steps that have been done; the next one is made with the policy as it is now."""
+        if self.num_done > settings.steps:
+            raise ConfigError(f"steps: the run in {folder} has done {self.num_done} already, got {settings.steps}")
+        _write(folder / "settings.json", described)
         self._monitor = Monitor(folder, num_steps=settings.steps, position=position)
         self._watch = HackingWatch()
         for line in read_lines(folder / "metrics.jsonl"):
@@ -197,13 +201,13 @@ def _lock(folder: Path) -> int:
     return lock
 
 
-def _claim(path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes the settings down, or checks that they are those of the run that is there."""
+def _check_same_run(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the run that is there is another one."""
     ours = json.loads(json.dumps(settings))
     try:
         theirs = json.loads(path.read_bytes())
     except FileNotFoundError:
-        theirs = ours
+        return
     except ValueError as error:
         raise ConfigError(f"{path}: damaged: {error}") from error
     for name in {**theirs, **ours}:
@@ -212,8 +216,11 @@ def _claim(path: Path, settings: Mapping[str, Any]) -> None:
                 f"{name}: this run has {ours.get(name)!r}, the one in {path.parent} has {theirs.get(name)!r}; "
                 "take another folder, or the same settings to go on"
             )
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+    new.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     os.replace(new, path)
 
 

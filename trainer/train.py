@@ -166,7 +166,7 @@ async def _sample(
         temperature=settings.temperature,
         seed=_seed(settings.seed, "sampling", step),
         device=device,
-        name=f"step-{step}",
+        name=f"step-{step + 1}",
         finished=finished,
     )
     return _Batch(groups, coming, latencies)

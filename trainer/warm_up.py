@@ -236,6 +236,7 @@ def main(
         seed: of weights and demonstrations.
         out: where warm policies are kept; None: in the user's cache, where `trainer.train` looks for them.
     """
+    torch.set_num_threads(1)  # as `trainer.train` has it
     chosen = arithmetic(level) if task == "arithmetic" else inbox()
     try:
         place = asyncio.run(warm_up(chosen, seed=seed, folder=out, show=_show))

@@ -109,6 +109,7 @@ def test_a_service_judges_in_another_process(monkeypatch: pytest.MonkeyPatch, tm
         (("--group-size", 1), 2, "group_size: expected a whole number of at least 2, got 1"),
         (("--policy", "/nowhere"), 2, "policy: '/nowhere' cannot be loaded"),
         (("--judge", "nobody:such"), 2, "judge"),
+        (("--device", "abacus"), 2, "error: device: 'abacus' cannot be used"),
         (("--judge", "simulated?failure=1"), 1, "2 of 2 groups have no rewards (unavailable 2)"),
         (("--loss-type", "ppo"), 2, "ppo"),
         (("--stepz", 3), 2, "stepz"),

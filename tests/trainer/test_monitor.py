@@ -83,7 +83,7 @@ GOOD = sampled(
 EQUAL = sampled("equal", ["5", "6"], [episode(1, 1.0), episode(1, 0.0)])
 SAME = sampled("same", ["5", "5"], [episode(1, 1.0), episode(1, 1.0)])
 FAILED = sampled("failed", ["5", "<answer>6"], [episode(10, 1.0), episode(2, 0.0)])
-BROKEN = BrokenGroup(3, "broken", "ValueError: no such mail")
+BROKEN = BrokenGroup(3, "broken", "environment: ValueError: no such mail")
 
 GOOD_REWARDED = judged(
     GOOD,

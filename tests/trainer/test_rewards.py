@@ -11,7 +11,7 @@ from ruler.rewards import Rewards, Rule
 from ruler.truth_lookup import TruthLookup
 from ruler.types import FailedGroup, Rollout, ScoredGroup
 from trainer.episodes import Episode, SampledGroup
-from trainer.rewards import by_judge, by_rules, by_truth
+from trainer.rewards import Rewarded, by_judge, by_rules, by_truth
 
 
 def sampled(*answers: str, truths: Sequence[float | None] = (), id: str = "g") -> SampledGroup:
@@ -105,3 +105,14 @@ async def test_a_result_of_another_group_is_no_reward() -> None:
     (found,) = await by_judge(confuses)([sampled("42", "41")])
     assert found.rewards.rewards == (None, None)
     assert found.failure
+
+
+def test_numbers_of_your_own_are_one_finite_number_per_rollout() -> None:
+    group = sampled("42", "41")
+    found = Rewarded.of(group, [2, -0.5], name="taste")
+    assert found.rewards.rewards == (2.0, -0.5)
+    assert found.rewards.rollouts[1].parts == {"taste": -0.5}
+    for wrong in ([1.0], [1.0, float("nan")], [1.0, float("inf")], []):
+        with pytest.raises(ConfigError, match="expected 2 finite numbers"):
+            Rewarded.of(group, wrong)
+    assert Rewarded.failed(group.group, "mine: no time").rewards.rewards == (None, None)

@@ -169,6 +169,13 @@ async def test_a_finished_run_can_go_on_with_more_steps(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
+async def test_a_run_cannot_have_fewer_steps_than_it_has_done(tmp_path: Path) -> None:
+    await run(tmp_path)
+    with pytest.raises(ConfigError, match=r"^steps: the run in .* has done 4 already, got 3"):
+        await run(tmp_path, replace(SHORT, steps=3))
+    assert json.loads((tmp_path / "settings.json").read_text())["steps"] == 4
+
+
 @pytest.mark.parametrize(
     ("changed", "name"), [({"learning_rate": 1e-3}, "learning_rate"), ({}, "judge"), ({"seed": 3}, "seed")]
 )
@@ -281,7 +288,7 @@ async def test_look_ahead_samples_the_next_batch_before_it_waits_for_this_one(tm
     async def noted(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
         step = groups[0].group.id.split("/")[0]
         log.append(f"asked {step}")
-        if step == "step-0":
+        if step == "step-1":
             # The rewards of the first batch come when the second one is being judged, and not before.
             await next_asked.wait()
         else:
@@ -290,7 +297,7 @@ async def test_look_ahead_samples_the_next_batch_before_it_waits_for_this_one(tm
         return await reward(groups)
 
     lines = await run(tmp_path, replace(SHORT, look_ahead=True), noted)
-    assert log.index("asked step-1") < log.index("answered step-0")
+    assert log.index("asked step-2") < log.index("answered step-1")
     # On the policy's own tokens the ratio is 1; on those of the policy before, it is not.
     assert lines[0]["policy/ratio"] == pytest.approx(1.0, abs=1e-5)
     assert abs(lines[1]["policy/ratio"] - 1) > 1e-5
