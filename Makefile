@@ -59,13 +59,15 @@ quick: check ## check and the fast tests, for every commit
 test: engines ## all tests
 	$(BIN)/pytest -n auto
 
-bench: $(READY) ## speed, tokens, windows, orders, the layer around the judge (on the groups in RULER_DATA), the service
+bench: $(ENGINES) ## speed, tokens, windows, orders, the layer around the judge (on the groups in RULER_DATA), service, trainer
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.tokens
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.orders
 	$(BIN)/python -m benchmarks.judge_layer
 	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.trainer speed --rounds 2 --steps 6
+	$(BIN)/python -m benchmarks.trainer stall --rounds 1 --steps 4
 
 format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix

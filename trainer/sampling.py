@@ -95,15 +95,19 @@ def sample(
         all_logprobs = (logits.float() / (temperature or 1.0)).log_softmax(-1)  # (R, V)
         probabilities = all_logprobs.exp()
         if temperature:
-            # The likeliest of exponential races is a draw: as `multinomial`, without its checks of each row.
-            noise = torch.empty_like(probabilities).exponential_(generator=generator)
-            token = (probabilities / noise).argmax(-1)  # (R,)
+            # The token in whose part of [0, 1) a random number falls: one number a row, where `multinomial` draws one
+            # for each word of the vocabulary. In float64: the sums of a large vocabulary lose its rare words otherwise.
+            bounds = probabilities.cumsum(-1, dtype=torch.float64)  # (R, V)
+            chance = torch.rand(len(bounds), 1, dtype=torch.float64, device=device, generator=generator)
+            # right: a word without probability has no part, and is never drawn.
+            token = torch.searchsorted(bounds, chance * bounds[:, -1:], right=True)[:, 0]  # (R,)
+            token = token.clamp(max=bounds.shape[1] - 1)  # rounding may lead past the last one
         else:
             token = all_logprobs.argmax(-1)
         tokens[rows, drawn] = token
         logprobs[rows, drawn] = all_logprobs.gather(-1, token[:, None])[:, 0]
-        # 0 · log 0 is 0, and not the NaN that 0 · -inf would give.
-        entropies[rows, drawn] = -torch.special.xlogy(probabilities, probabilities).sum(-1)
+        # 0 · log 0 is 0, and not the NaN that 0 · -inf would give: as far as float32 goes, -inf is a finite number.
+        entropies[rows, drawn] = -(probabilities * all_logprobs.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
 
         is_end = torch.isin(token, ends).tolist()
         for place, row in enumerate(waiting):
