@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from trainer.metrics import known_mean
 from trainer.monitor import read_lines
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -73,7 +74,7 @@ def text_curve(values: Sequence[float | None], width: int = 40) -> str:
         return ""
     num_bars = min(width, len(values))
     edges = [bar * len(values) // num_bars for bar in range(num_bars + 1)]
-    heights = [_mean(values[start:end]) for start, end in pairwise(edges)]
+    heights = [known_mean(values[start:end]) for start, end in pairwise(edges)]
     low = min(height for height in heights if height is not None)
     high = max(height for height in heights if height is not None)
     bars = "".join(" " if height is None else _bar(height, low, high) for height in heights)
@@ -89,11 +90,6 @@ def smoothed(values: Sequence[float]) -> list[float]:
 def _bar(height: float, low: float, high: float) -> str:
     share = (height - low) / (high - low) if high > low else 0.5
     return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:

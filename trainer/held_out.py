@@ -13,6 +13,7 @@ from trainer.environments import Problem
 from trainer.episodes import SampledGroup
 from trainer.policy import Policy
 from trainer.rollouts import Limits, collect
+from trainer.seeds import seed_of
 from trainer.tasks import Task
 
 _BATCH = 256
@@ -28,9 +29,9 @@ class HeldOut:
     """
 
     num_problems: int
-    """Those of the numbers below."""
+    """Those that both attempts were made at: all numbers below are about them."""
     num_broken: int
-    """Further ones, whose environment failed; they are left out."""
+    """Further ones, left out because an environment failed in one attempt or in both."""
     truth_sampled: float | None
     """Mean truth at temperature 1, in [0, 1]; None where truth is not known."""
     truth_sampled_stderr: float | None
@@ -56,16 +57,24 @@ async def measure(policy: Policy, task: Task, num_problems: int, seed: int, devi
         device: as in `collect`.
 
     Raises:
-        GroupError: the environments of all problems failed.
+        GroupError: no problem is left, because environments failed.
     """
     problems = task.held_out[:num_problems]
     sampled = await attempts(policy, task, problems, temperature=1.0, seed=seed, device=device)
     greedy = await attempts(policy, task, problems, temperature=0.0, seed=seed, device=device)
+    # An environment may fail in one attempt alone. What is compared has to be about the same problems.
+    tried = {one.problem for one in sampled} & {one.problem for one in greedy}
+    if not tried:
+        raise GroupError(
+            f"task {task.name!r}: none of {len(problems)} problems could be tried both sampled and greedily"
+        )
+    sampled = [one for one in sampled if one.problem in tried]
+    greedy = [one for one in greedy if one.problem in tried]
     truth_sampled, truth_sampled_stderr = mean_truth(sampled)
     truth_greedy, truth_greedy_stderr = mean_truth(greedy)
     return HeldOut(
-        num_problems=len(sampled),
-        num_broken=len(problems) - len(sampled),
+        num_problems=len(tried),
+        num_broken=len(problems) - len(tried),
         truth_sampled=truth_sampled,
         truth_sampled_stderr=truth_sampled_stderr,
         truth_greedy=truth_greedy,
@@ -92,8 +101,8 @@ async def attempts(
             group_size=1,
             limits=Limits(task.max_turn_tokens, task.max_turns),
             temperature=temperature,
-            # Another one for each batch, or all would have the same luck; far from those of other seeds.
-            seed=seed * 1_000_003 + first,
+            # Another one for each batch, or all would have the same luck.
+            seed=seed_of(seed, "held out", first),
             device=device,
             name=f"measured-{first}",
         )

@@ -84,12 +84,13 @@ class LossSums(NamedTuple):
     loss: Tensor
     """Weighted, so that those of all micro-batches add up to the loss of the batch."""
     ratio: Tensor
+    """Importance ratios, before they are clipped."""
     clipped_low: Tensor
     """How many tokens lost their gradient because the ratio is below 1 - epsilon and the advantage negative."""
     clipped_high: Tensor
     """How many tokens lost their gradient because the ratio is above 1 + epsilon_high and the advantage positive."""
     kl: Tensor
-    """0 where there is no reference."""
+    """Estimates of the divergence from the reference, times the ratio, in nats; 0 where there is no reference."""
 
 
 def loss_sums(

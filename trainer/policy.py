@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 from transformers.utils import logging
 
 from ruler.errors import ConfigError
+from trainer.chat_template import ChatTemplate, call_id
 from trainer.environments import ChatMessage, Start
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 
-_MARK = "\ue000"
-"""Stands for a turn of the policy where only what follows it is wanted; a private character, in no template."""
-_TOOL_CALL = re.compile(r"<tool_call>\s*+(\{.*?\})\s*+</tool_call>", re.DOTALL)
-"""The Hermes form of a call, which Qwen and many others write."""
+_TOOL_CALL = re.compile(r"<tool_call>((?:(?!</?tool_call>).)*+)</tool_call>", re.DOTALL)
+"""The Hermes form of a call, which Qwen and many others write. Never looks past the next tag: hostile text of any
+length is read once."""
 
 
 class Policy:
@@ -40,7 +41,7 @@ class Policy:
         """Takes the model as it is.
 
         Raises:
-            ConfigError: no chat template, or no end token.
+            ConfigError: no chat template, no end token, no known window, or layers that `sample` has no cache for.
         """
         if not tokenizer.chat_template:
             raise ConfigError(f"policy {tokenizer.name_or_path!r}: its tokenizer has no chat template")
@@ -48,6 +49,10 @@ class Policy:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.end_tokens = _end_tokens(model, tokenizer)
+        _check_cache(model)
+        self.context_tokens = _context_tokens(model)
+        """Most tokens of prompt and turns together."""
+        self._chat_template = ChatTemplate(tokenizer, self.end_tokens)
         self._sampling_model: Any = None
 
     @classmethod
@@ -59,7 +64,7 @@ class Policy:
         """
         try:
             with _without_progress_bars():
-                model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa")
+                model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise ConfigError(f"policy: {name!r} cannot be loaded: {error}") from error
@@ -83,18 +88,15 @@ class Policy:
         return sum(weight.numel() for weight in self.model.parameters())
 
     @property
-    def context_tokens(self) -> int:
-        """Most tokens of prompt and turns together."""
-        window: int = self.model.config.max_position_embeddings
-        return window
-
-    @property
     def sampling_model(self) -> Any:
         """The model to draw tokens from: the weights as they are now."""
         if self.dtype == "float32":
             return self.model
         if self._sampling_model is None:
-            self._sampling_model = copy.deepcopy(self.model).to(torch.bfloat16).requires_grad_(False)
+            self._sampling_model = copy.deepcopy(self.model).requires_grad_(False)
+            # Not `.to`, which rounds buffers too: the angles of rotary positions would be wrong far from the start.
+            for weight in self._sampling_model.parameters():
+                weight.data = weight.data.to(torch.bfloat16)
             self._sampling_model.gradient_checkpointing_disable()
         return self._sampling_model
 
@@ -117,35 +119,32 @@ class Policy:
         """The task as tokens, up to where the policy's first turn begins.
 
         Raises:
-            ConfigError: the chat template does not take these messages or tools.
+            ConfigError: the chat template does not take these messages or tools, or the tokenizer this text.
         """
-        return self._tokens(self._render(start.messages, tools=start.tools, open_turn=True))
+        return self._chat_template.encode_start(start)
 
     def encode_reply(self, messages: Sequence[ChatMessage]) -> list[int]:
         """What the environment said after a turn, as tokens, up to where the policy's next turn begins.
 
-        Only what follows the end of the turn: the end token is the policy's own.
+        Only what follows the end of the turn: the end token is the policy's own. Special tokens that the environment
+        spells out, such as `<|im_end|>`, stay plain text. A tool's message may have the `name` of the tool, which some
+        templates show; ids are put in place of its own.
 
         Raises:
-            ConfigError: the chat template does not take these messages, or does not end turns with an end token.
+            ConfigError: the chat template does not take these messages or leaves one out, or does not end turns with an
+                end token.
+            GroupError: a message is of the assistant or has no text, or the tokenizer cannot take the text.
         """
-        before = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _MARK}]
-        text = self._render([*before, *messages], open_turn=True)
-        return self._tokens(self._after_end(text[text.index(_MARK) + 1 :]))
+        return self._chat_template.encode_reply(messages)
 
     def encode_turn(self, message: ChatMessage) -> list[int]:
         """A turn of the assistant that is to be imitated, as tokens, with its end token.
 
         Raises:
-            ConfigError: the chat template does not take this message, or does not end turns with an end token.
+            ConfigError: the chat template does not take this message or leaves out its text or a call, or does not end
+                turns with an end token, or the tokenizer cannot take the text.
         """
-        asked = [{"role": "user", "content": "?"}]
-        before = self._render(asked, open_turn=True)
-        text = self._render([*asked, message])
-        if not text.startswith(before):
-            raise ConfigError("policy: its chat template writes a turn otherwise when it is asked for one")
-        rest = self._after_end(text[len(before) :])
-        return self._tokens(text[len(before) : len(text) - len(rest)])
+        return self._chat_template.encode_turn(message)
 
     def decode_turn(self, tokens: Sequence[int]) -> str:
         """The text of a turn, without its end token; other special tokens are shown."""
@@ -166,7 +165,7 @@ class Policy:
             call = _read_call(match[1])
             if call is None:
                 return match[0]
-            calls.append({"id": f"call_{len(calls)}", "type": "function", "function": call})
+            calls.append({"id": call_id(len(calls)), "type": "function", "function": call})
             return ""
 
         content = _TOOL_CALL.sub(take, text)
@@ -179,34 +178,6 @@ class Policy:
         with _without_progress_bars():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-    def _render(self, messages: Sequence[ChatMessage], *, tools: Sequence[Any] = (), open_turn: bool = False) -> str:
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) or None, add_generation_prompt=open_turn, tokenize=False
-            )
-        except Exception as error:  # whatever a template's own code raises
-            raise ConfigError(f"policy: its chat template does not take the messages: {error}") from error
-        return text
-
-    def _tokens(self, text: str) -> list[int]:
-        try:
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        except Exception as error:  # tokenizers raises nothing narrower, as for a word that a tiny policy does not have
-            raise ConfigError(f"policy: its tokenizer cannot take {text!r:.200}: {error}") from error
-        return ids
-
-    def _after_end(self, text: str) -> str:
-        """What stands behind the first end token."""
-        found = [
-            (at, -len(end))
-            for end in self.tokenizer.convert_ids_to_tokens(sorted(self.end_tokens))
-            if (at := text.find(end)) >= 0
-        ]
-        if not found:
-            raise ConfigError("policy: its chat template does not end a turn of the assistant with an end token")
-        at, negative_length = min(found)
-        return text[at - negative_length :]
 
 
 @contextlib.contextmanager
@@ -226,8 +197,9 @@ def _without_dropout(model: Any) -> Any:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
     return model
 
 
@@ -239,6 +211,29 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     if not ends:
         raise ConfigError(f"policy {tokenizer.name_or_path!r}: neither model nor tokenizer has an end token")
     return frozenset(ends)
+
+
+def _context_tokens(model: Any) -> int:
+    config = model.config.get_text_config()
+    window = getattr(config, "max_position_embeddings", None)
+    if not isinstance(window, int):
+        raise ConfigError(f"policy: {type(config).__name__} has no max_position_embeddings: its window is not known")
+    return window
+
+
+def _check_cache(model: Any) -> None:
+    """Rows leave a batch as they end: states other than keys and values cannot be cut to the rows that stay."""
+    odd = sorted(
+        {
+            type(layer).__name__
+            for layer in DynamicCache(config=model.config).layers
+            if isinstance(layer, LinearAttentionLayer) or not isinstance(layer, DynamicLayer)
+        }
+    )
+    if odd or model._is_stateful:
+        raise ConfigError(
+            f"policy: {type(model).__name__} with {', '.join(odd) or 'recurrent'} layers cannot be sampled from here"
+        )
 
 
 def _read_call(text: str) -> dict[str, Any] | None:

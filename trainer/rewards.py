@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +20,11 @@ Scorer: TypeAlias = Callable[[Sequence[Group]], Awaitable[Sequence[ScoredGroup |
 
 @dataclass(frozen=True, slots=True)
 class Rewarded:
-    """The rewards of one group, and where they come from."""
+    """The rewards of one group, and where they come from.
+
+    Raises:
+        ConfigError: some rollouts have a reward and others not, or a failure is missing or too much.
+    """
 
     rewards: GroupRewards
     """All numbers, or all None."""
@@ -27,6 +32,14 @@ class Rewarded:
     """What the judge said; None where none was asked."""
     failure: str | None = None
     """Why there are no rewards, as `reason: message`; None where there are."""
+
+    def __post_init__(self) -> None:
+        missing = [reward is None for reward in self.rewards.rewards]
+        if any(missing) != all(missing) or any(missing) != (self.failure is not None):
+            raise ConfigError(
+                f"rewards of group {self.rewards.group_id!r}: expected a number for every rollout, or None for each of "
+                f"them and a failure, got {self.rewards.rewards!r:.200} and failure {self.failure!r:.80}"
+            )
 
     @classmethod
     def of(cls, sampled: SampledGroup, rewards: Sequence[float], *, name: str = "reward") -> Rewarded:
@@ -81,13 +94,8 @@ def by_judge(score_many: Scorer, rewards: Rewards | None = None, *, truth: Truth
     combined = rewards or Rewards()
 
     async def reward(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
-        if truth:
-            for sampled in groups:
-                truth.learn(sampled.group, _truths(sampled))
-        results = await score_many([sampled.group for sampled in groups])
-        if truth:
-            for sampled in groups:
-                truth.forget(sampled.group)
+        with _known(truth, groups) if truth else nullcontext():
+            results = await score_many([sampled.group for sampled in groups])
         if len(results) != len(groups):
             raise ConfigError(f"score_many: {len(results)} results for {len(groups)} groups")
         return [_combine(combined, sampled.group, result) for sampled, result in zip(groups, results, strict=True)]
@@ -129,6 +137,17 @@ def _true_rewards(sampled: SampledGroup) -> Rewarded:
     if len(truths) < len(sampled.episodes):
         return Rewarded.failed(sampled.group, "truth: the environment does not know it")
     return Rewarded.of(sampled, truths, name="truth")
+
+
+@contextmanager
+def _known(truth: TruthLookup, groups: Sequence[SampledGroup]) -> Iterator[None]:
+    for sampled in groups:
+        truth.learn(sampled.group, _truths(sampled))
+    try:
+        yield
+    finally:
+        for sampled in groups:
+            truth.forget(sampled.group)
 
 
 def _truths(sampled: SampledGroup) -> dict[str, float]:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -183,45 +184,74 @@ async def collect(
             if finished:
                 finished(place, result)
 
-    async def step(place: int, attempt: _Attempt, completion: Completion) -> None:
-        with groups[place].failing():
-            await _step(policy, attempt, completion, limits)
-        hand_on(place)
-
-    async def take_turns(turns: Sequence[tuple[int, _Attempt]], copies: int) -> None:
-        steps: list[asyncio.Task[None]] = []
-
-        def ended(row: int, completion: Completion) -> None:
-            steps.append(loop.create_task(step(*turns[row], completion)))
-
-        def tell(row: int, completion: Completion) -> None:
-            loop.call_soon_threadsafe(ended, row, completion)
-
-        prompts = [attempt.tokens for _, attempt in turns[::copies]]
-        await loop.run_in_executor(
-            device,
-            partial(
-                sample,
-                policy.sampling_model,
-                prompts,
-                max_new_tokens=[min(limits.max_turn_tokens, policy.context_tokens - len(prompt)) for prompt in prompts],
-                end_tokens=policy.end_tokens,
-                temperature=temperature,
-                generator=generator,
-                copies=copies,
-                ended=tell,
-            ),
-        )
-        await asyncio.gather(*steps)  # all are here: the loop was told of each before the thread's result
+    async def turn_ended(turn: _Turn, completion: Completion) -> None:
+        with groups[turn.place].failing():
+            await _answer(policy, turn.attempt, completion, limits)
+        hand_on(turn.place)
 
     for place in range(len(groups)):
         hand_on(place)
     # The first turns of a group continue one prompt, which is prefilled once; after these each has its own.
     copies = group_size
-    while turns := [(place, attempt) for place, group in enumerate(groups) for attempt in group.open_attempts()]:
-        await take_turns(turns, copies)
+    while turns := [_Turn(place, one) for place, group in enumerate(groups) for one in group.open_attempts()]:
+        prompts = [turn.attempt.tokens for turn in turns[::copies]]
+        answers = _Answers([partial(turn_ended, turn) for turn in turns])
+        sample_turns = partial(
+            sample,
+            policy.sampling_model,
+            prompts,
+            max_new_tokens=[min(limits.max_turn_tokens, policy.context_tokens - len(prompt)) for prompt in prompts],
+            end_tokens=policy.end_tokens,
+            temperature=temperature,
+            generator=generator,
+            copies=copies,
+            ended=answers.begin_from_thread,
+        )
+        try:
+            await loop.run_in_executor(device, sample_turns)
+            await answers.all()
+        finally:
+            await answers.close()
         copies = 1
     return [result for result in results if result is not None]
+
+
+class _Turn(NamedTuple):
+    """Whose turn it is."""
+
+    place: int
+    """Of the group."""
+    attempt: _Attempt
+
+
+class _Answers:
+    """What environments say to the turns of one round: begun while the others are still being sampled."""
+
+    def __init__(self, answers: Sequence[Callable[[Completion], Coroutine[None, None, None]]]) -> None:
+        """Nothing is begun yet; `answers` has one for each row that is sampled."""
+        self._loop = asyncio.get_running_loop()
+        self._answers = answers
+        self._begun: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    def begin_from_thread(self, row: int, completion: Completion) -> None:
+        """Called by the thread that samples, the moment a turn has ended."""
+        self._loop.call_soon_threadsafe(self._begin, row, completion)
+
+    def _begin(self, row: int, completion: Completion) -> None:
+        if not self._closed:
+            self._begun.append(self._loop.create_task(self._answers[row](completion)))
+
+    async def all(self) -> None:
+        """Waits for them, once the thread is done: by then all have begun, for the loop was told of each before."""
+        await asyncio.gather(*self._begun)
+
+    async def close(self) -> None:
+        """Nothing begins from here on, and what has begun comes to its end; after a fault or when cancelled."""
+        self._closed = True
+        for task in self._begun:
+            task.cancel()
+        await asyncio.gather(*self._begun, return_exceptions=True)
 
 
 async def _begin(policy: Policy, problem: int, make: Problem, group_size: int, id: str) -> _Attempts:
@@ -241,16 +271,20 @@ async def _begin(policy: Policy, problem: int, make: Problem, group_size: int, i
     return attempts
 
 
-async def _step(policy: Policy, attempt: _Attempt, completion: Completion, limits: Limits) -> None:
-    """A turn of the policy, and what the environment makes of it."""
+async def _answer(policy: Policy, attempt: _Attempt, completion: Completion, limits: Limits) -> None:
+    """Writes a turn of the policy into its attempt, and what the environment says to it."""
     message = policy.read_turn(policy.decode_turn(completion.tokens))
     attempt.write(completion, message)
     if completion.truncated:
         return attempt.end(truncated=True)
-    answer = await attempt.environment.step(message)
-    attempt.messages += answer.messages
-    if answer.done:
+    step = await attempt.environment.step(message)
+    if any(said.get("role") == "assistant" for said in step.messages):
+        raise ValueError("step: a message of the environment has the role assistant, which is the policy's own")
+    attempt.messages += step.messages
+    if step.done:
         return attempt.end(truncated=False)
-    attempt.read(policy.encode_reply(answer.messages))
-    if attempt.num_turns >= limits.max_turns or len(attempt.tokens) >= policy.context_tokens:
-        attempt.end(truncated=True)
+    reply = policy.encode_reply(step.messages)
+    # What is not answered any more need not be read: there would be nothing to learn from it.
+    if attempt.num_turns >= limits.max_turns or len(attempt.tokens) + len(reply) >= policy.context_tokens:
+        return attempt.end(truncated=True)
+    attempt.read(reply)

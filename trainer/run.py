@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,15 +29,25 @@ from trainer.alarm import HackingWatch
 from trainer.curve import plot, text_curve
 from trainer.episodes import BrokenGroup, SampledGroup
 from trainer.held_out import HeldOut
-from trainer.monitor import Monitor, read_lines, step_metrics
+from trainer.metrics import held_out_metrics, step_metrics, update_metrics
+from trainer.monitor import Monitor, read_lines
 from trainer.policy import Policy
 from trainer.rewards import Rewarded
 from trainer.settings import Settings
 from trainer.tasks import Task
 from trainer.update import UpdateStatistics
 
-_MAY_CHANGE = ("steps", "checkpoint_every", "sample_every", "max_failed_share")
-"""Settings that a run may go on with in another value: its weights so far are those it would have had with it."""
+_MAY_CHANGE = (
+    "steps",
+    "evaluate_every",
+    "held_out_problems",
+    "checkpoint_every",
+    "sample_every",
+    "max_failed_share",
+    "micro_batch_tokens",
+)
+"""Settings that a run may go on with in another value: its weights so far are those it would have had with it; with
+other micro-batches up to the last digits."""
 
 
 class RunStopped(RulerError):
@@ -54,6 +67,7 @@ class Run:
         task: Task,
         policy: Policy,
         optimiser: torch.optim.AdamW,
+        device: Executor,
     ) -> None:
         """Begins the run, or puts policy and optimiser where its newest checkpoint has them.
 
@@ -62,10 +76,26 @@ class Run:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
-        described = {**facts, "task": task.name, **asdict(settings)}
+        try:
+            self._begin(folder, settings, facts, task, policy, optimiser, device)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _begin(
+        self,
+        folder: Path,
+        settings: Settings,
+        facts: Mapping[str, Any],
+        task: Task,
+        policy: Policy,
+        optimiser: torch.optim.AdamW,
+        device: Executor,
+    ) -> None:
+        described = {**facts, "task": task.name, "weights": _digest(policy.model), **asdict(settings)}
         _check_same_run(folder / "settings.json", described)
         self._folder, self._settings, self._task = folder, settings, task
-        self._policy, self._optimiser = policy, optimiser
+        self._policy, self._optimiser, self._device = policy, optimiser, device
         checkpoint = checkpoints.latest(folder / "checkpoints")
         position = checkpoints.load(checkpoint, policy.model, optimiser)["position"] if checkpoint else None
         policy.weights_changed()
@@ -74,6 +104,8 @@ class Run:
         if self.num_done > settings.steps:
             raise ConfigError(f"steps: the run in {folder} has done {self.num_done} already, got {settings.steps}")
         _write(folder / "settings.json", described)
+        self._position: dict[str, int] | None = None
+        """How far the files were before what stands in them of the next step; None: as far as they are."""
         self._monitor = Monitor(folder, num_steps=settings.steps, position=position)
         self._watch = HackingWatch()
         for line in read_lines(folder / "metrics.jsonl"):
@@ -91,17 +123,11 @@ class Run:
 
     def measured(self, found: HeldOut) -> None:
         """Keeps what was measured on held-out problems, with the policy as it is now."""
-        self._monitor.evaluation(
-            self.num_done,
-            {
-                "held_out/truth_sampled": found.truth_sampled,
-                "held_out/truth_greedy": found.truth_greedy,
-                "held_out/well_formed": found.well_formed,
-                "held_out/tokens_mean": found.sampled_tokens,
-            },
-        )
+        # A run that goes on after this step measures again: a checkpoint of it is of the time before.
+        self._position = self._monitor.position()
+        self._monitor.evaluation(self.num_done, held_out_metrics(found))
 
-    def check_failures(self, rewarded: Sequence[Rewarded | BrokenGroup]) -> None:
+    async def check_failures(self, rewarded: Sequence[Rewarded | BrokenGroup]) -> None:
         """Lets the step go on, unless too many of its groups have no rewards.
 
         Raises:
@@ -111,7 +137,7 @@ class Run:
         if len(failures) <= self._settings.max_failed_share * len(rewarded):
             return
         if self.num_done and not self._has_checkpoint():
-            self._save()
+            await self._save()
         reasons = Counter(failure.partition(":")[0] for failure in failures).most_common()
         raise RunStopped(
             f"step {self.num_done + 1}: {len(failures)} of {len(rewarded)} groups have no rewards "
@@ -120,7 +146,7 @@ class Run:
             "command goes on here"
         )
 
-    def trained(
+    async def trained(
         self,
         groups: Sequence[SampledGroup | BrokenGroup],
         rewarded: Sequence[Rewarded | BrokenGroup],
@@ -149,21 +175,15 @@ class Run:
         )
         self.num_done += 1
         alarm = self._watch.see({"step": self.num_done, **metrics})
-        metrics |= {
-            "policy/loss": statistics.loss,
-            "policy/grad_norm": statistics.grad_norm,
-            "policy/clip_share": statistics.clip_share_low + statistics.clip_share_high,
-            "policy/ratio": statistics.mean_ratio,
-            "policy/kl": statistics.kl,
-            "alarm/hacking": float(alarm is not None),
-        }
-        self._monitor.step(self.num_done, {**metrics, **times})
+        alarmed = {"alarm/hacking": float(alarm is not None)}
+        self._monitor.step(self.num_done, {**metrics, **update_metrics(statistics), **alarmed, **times})
+        self._position = None
         if alarm:
             self._monitor.say(str(alarm))
         if self.num_done % self._settings.sample_every == 1 % self._settings.sample_every:
             self._monitor.samples(self.num_done, sampled[:1], found[:1])
         if self.num_done % self._settings.checkpoint_every == 0 or self.num_done == self._settings.steps:
-            self._save()
+            await self._save()
 
     def finish(self) -> None:
         """Leaves the trained policy and the curve, and shows the curve."""
@@ -177,9 +197,18 @@ class Run:
                 self._monitor.say(f"{key:12} {text_curve(values)}")
         self._monitor.say(f"policy, metrics and curve.png are in {self._folder}")
 
-    def _save(self) -> None:
-        state = {"position": self._monitor.position()}
-        checkpoints.save(self._folder / "checkpoints", self.num_done, self._policy.model, self._optimiser, state)
+    async def _save(self) -> None:
+        state = {"position": self._position or self._monitor.position()}
+        # In the device's thread: writing gigabytes must not keep judges waiting who answer meanwhile.
+        await asyncio.get_running_loop().run_in_executor(
+            self._device,
+            checkpoints.save,
+            self._folder / "checkpoints",
+            self.num_done,
+            self._policy.model,
+            self._optimiser,
+            state,
+        )
 
     def _has_checkpoint(self) -> bool:
         newest = checkpoints.latest(self._folder / "checkpoints")
@@ -199,6 +228,15 @@ def _lock(folder: Path) -> int:
         os.close(lock)
         raise ConfigError(f"out: another process is at work in {folder}") from error
     return lock
+
+
+def _digest(model: torch.nn.Module) -> str:
+    """Of the weights that a run begins with, and that a divergence is measured from."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def _check_same_run(path: Path, settings: Mapping[str, Any]) -> None:
@@ -225,9 +263,12 @@ def _write(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _replace(folder: Path, policy: Policy) -> None:
-    """Saves the policy; whoever looks finds the earlier one, none, or a whole one."""
-    new = folder.with_name("policy.new")
-    for old in (new, folder):
-        shutil.rmtree(old, ignore_errors=True)
+    """Saves the policy; whoever looks finds the earlier one, for a moment none, or the new one, each of them whole."""
+    new, old = folder.with_name("policy.new"), folder.with_name("policy.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     policy.save(new)
+    if folder.exists():
+        os.rename(folder, old)
     os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -72,6 +72,8 @@ class Settings:
     """Steps between groups that are written to samples.jsonl."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.look_ahead, bool):
+            raise ConfigError(f"look_ahead: expected True or False, got {self.look_ahead!r:.80}")
         for name, least in (
             ("steps", 1),
             ("prompts_per_step", 1),
@@ -81,23 +83,22 @@ class Settings:
             ("held_out_problems", 1),
             ("checkpoint_every", 1),
             ("sample_every", 1),
+            ("seed", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name}: expected a whole number of at least {least}, got {value!r:.80}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate: expected a number above 0, got {self.learning_rate!r:.80}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"weight_decay: expected a number of at least 0, got {self.weight_decay!r:.80}")
-        if not 0 <= self.max_failed_share <= 1:
-            raise ConfigError(f"max_failed_share: expected a number in [0, 1], got {self.max_failed_share!r:.80}")
+        for name, most in (("learning_rate", math.inf), ("weight_decay", math.inf), ("max_failed_share", 1.0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= most or math.isinf(value):
+                raise ConfigError(f"{name}: expected a number from 0 to {most}, got {value!r:.80}")
         if self.scale_rewards not in get_args(ScaleRewards):
             raise ConfigError(
                 f"scale_rewards: expected one of {', '.join(get_args(ScaleRewards))}, got {self.scale_rewards!r:.80}"
             )
-        self.update(max_completion_tokens=1)
+        self.update_settings(max_completion_tokens=1)
 
-    def update(self, *, max_completion_tokens: int) -> UpdateSettings:
+    def update_settings(self, *, max_completion_tokens: int) -> UpdateSettings:
         """How a batch becomes steps of the optimiser.
 
         Args:

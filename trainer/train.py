@@ -10,28 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
 
-from ruler.advantages import advantages
-from trainer.episodes import BrokenGroup, Episode, SampledGroup
+from trainer.batch import Batch, to_learn_from
+from trainer.episodes import Episode
 from trainer.held_out import measure
 from trainer.policy import Policy
-from trainer.rewards import Rewarded, RewardFunction
-from trainer.rollouts import Limits, collect
+from trainer.rewards import RewardFunction
 from trainer.run import Run
 from trainer.settings import Settings
 from trainer.tasks import Task
-from trainer.update import update
+from trainer.update import UpdateStatistics, update
 
 
 async def train(
@@ -65,155 +60,63 @@ async def train(
     optimiser = torch.optim.AdamW(
         policy.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
     )
-    update_settings = settings.update(max_completion_tokens=task.max_turn_tokens * task.max_turns)
+    update_settings = settings.update_settings(max_completion_tokens=task.max_turn_tokens * task.max_turns)
     with (
-        Run(out, settings, facts or {}, task, policy, optimiser) as run,
         ThreadPoolExecutor(1, "device") as device,
+        Run(out, settings, facts or {}, task, policy, optimiser, device) as run,
     ):
 
-        async def sample(step: int) -> _Batch:
-            return await _sample(step, settings, task, policy, reward, device)
+        async def sample_batch(number: int) -> Batch:
+            batch = Batch(number, settings, reward)
+            await batch.sample(task, policy, device)
+            return batch
 
         async def evaluate() -> None:
             run.measured(await measure(policy, task, settings.held_out_problems, settings.seed, device))
 
-        batch: _Batch | None = None
-        ahead: _Batch | None = None
+        def learn(episodes: Sequence[Episode], values: Sequence[float]) -> UpdateStatistics:
+            _set_learning_rate(optimiser, run.num_done, settings)
+            statistics = update(policy, optimiser, episodes, values, update_settings, reference=reference)
+            policy.weights_changed()
+            return statistics
+
+        batch: Batch | None = None
+        ahead: Batch | None = None
         try:
-            while (step := run.num_done) < settings.steps:
-                if step % settings.evaluate_every == 0:
+            while run.num_done < settings.steps:
+                if run.num_done % settings.evaluate_every == 0:
                     await evaluate()
                 clock = _Clock()
 
                 # Sample. A group goes to its reward the moment it is finished, while others are still being sampled.
-                batch = ahead or await sample(step)
-                ahead = await sample(step + 1) if settings.look_ahead and step + 1 < settings.steps else None
+                batch, ahead = ahead or await sample_batch(run.num_done), None
+                if settings.look_ahead and run.num_done + 1 < settings.steps:
+                    ahead = await sample_batch(run.num_done + 1)
                 clock.lap("time/sampling_seconds")
 
                 # Score: wait for the rewards that are still missing.
                 rewarded = await batch.rewards()
                 clock.lap("judge_stall_seconds")
-                run.check_failures(rewarded)
+                await run.check_failures(rewarded)
 
                 # Update, in the thread of the device, so that the judge of the next batch is not kept waiting.
-                episodes, values = _to_learn_from(batch, rewarded, settings)
-                _set_learning_rate(optimiser, step, settings)
-                learn = partial(update, policy, optimiser, episodes, values, update_settings, reference=reference)
-                statistics = await asyncio.get_running_loop().run_in_executor(device, learn)
-                policy.weights_changed()
+                learnt_from = to_learn_from(batch.groups, rewarded, settings.scale_rewards)
+                statistics = await asyncio.get_running_loop().run_in_executor(device, learn, *learnt_from)
                 clock.lap("time/update_seconds")
 
-                run.trained(batch.groups, rewarded, statistics, {**clock.metrics(), **batch.metrics()})
+                await run.trained(batch.groups, rewarded, statistics, {**clock.metrics(), **batch.metrics()})
         finally:
             for unfinished in (batch, ahead):
                 if unfinished:
-                    unfinished.cancel()
+                    await unfinished.cancel()
         await evaluate()
         run.finish()
 
 
-@dataclass
-class _Batch:
-    """The groups of one step, and the rewards that are coming for them."""
-
-    groups: list[SampledGroup | BrokenGroup]
-    coming: dict[int, asyncio.Task[Rewarded]]
-    """By the group's place; a group whose environment failed has none."""
-    latencies: list[float]
-    """Seconds from a finished group to its rewards, in the order in which they came."""
-
-    async def rewards(self) -> list[Rewarded | BrokenGroup]:
-        """For each group its rewards, in order."""
-        await asyncio.gather(*self.coming.values())
-        return [
-            group if isinstance(group, BrokenGroup) else self.coming[place].result()
-            for place, group in enumerate(self.groups)
-        ]
-
-    def metrics(self) -> dict[str, float | None]:
-        """What is known once all rewards are there."""
-        mean = sum(self.latencies) / len(self.latencies) if self.latencies else None
-        return {"judge/latency_seconds": mean}
-
-    def cancel(self) -> None:
-        """Stops waiting for what has not come."""
-        for task in self.coming.values():
-            task.cancel()
-
-
-async def _sample(
-    step: int, settings: Settings, task: Task, policy: Policy, reward: RewardFunction, device: Executor
-) -> _Batch:
-    """The batch of a step, all of it sampled, its rewards on their way."""
-    coming: dict[int, asyncio.Task[Rewarded]] = {}
-    latencies: list[float] = []
-
-    async def rewards_of(group: SampledGroup) -> Rewarded:
-        began = time.perf_counter()
-        (rewarded,) = await reward([group])
-        latencies.append(time.perf_counter() - began)
-        return rewarded
-
-    def finished(place: int, group: SampledGroup | BrokenGroup) -> None:
-        if isinstance(group, SampledGroup):
-            coming[place] = asyncio.create_task(rewards_of(group))
-
-    groups = await collect(
-        policy,
-        [(index, task.train[index]) for index in _problems(step, settings, len(task.train))],
-        group_size=settings.group_size,
-        limits=Limits(task.max_turn_tokens, task.max_turns),
-        temperature=settings.temperature,
-        seed=_seed(settings.seed, "sampling", step),
-        device=device,
-        name=f"step-{step + 1}",
-        finished=finished,
-    )
-    return _Batch(groups, coming, latencies)
-
-
-def _problems(step: int, settings: Settings, num_problems: int) -> list[int]:
-    """Which problems a step takes: all of them once in a random order, then in another one, and so on."""
-    first = step * settings.prompts_per_step
-    epochs: dict[int, list[int]] = {}
-    chosen = []
-    for place in range(first, first + settings.prompts_per_step):
-        epoch, at = divmod(place, num_problems)
-        if epoch not in epochs:
-            epochs[epoch] = list(range(num_problems))
-            Random(_seed(settings.seed, "problems", epoch)).shuffle(epochs[epoch])
-        chosen.append(epochs[epoch][at])
-    return chosen
-
-
-def _to_learn_from(
-    batch: _Batch, rewarded: Sequence[Rewarded | BrokenGroup], settings: Settings
-) -> tuple[list[Episode], list[float]]:
-    """The episodes of all groups with rewards, and their advantages."""
-    kept = [
-        (group, found.rewards)
-        for group, found in zip(batch.groups, rewarded, strict=True)
-        if isinstance(group, SampledGroup) and isinstance(found, Rewarded) and found.failure is None
-    ]
-    # The rollouts of a tied group read the same: its rewards lack the judge's part, and there is nothing to learn.
-    known = [[None] * len(found.rollouts) if found.status == "tied" else found.rewards for _, found in kept]
-    values = advantages(known, scale_rewards=settings.scale_rewards)
-    return (
-        [episode for group, _ in kept for episode in group.episodes],
-        [value or 0.0 for of_group in values for value in of_group],
-    )
-
-
-def _set_learning_rate(optimiser: torch.optim.Optimizer, step: int, settings: Settings) -> None:
-    share = min(1.0, (step + 1) / (settings.learning_rate_warm_up_steps + 1))
+def _set_learning_rate(optimiser: torch.optim.Optimizer, num_done: int, settings: Settings) -> None:
+    share = min(1.0, (num_done + 1) / (settings.learning_rate_warm_up_steps + 1))
     for group in optimiser.param_groups:
         group["lr"] = settings.learning_rate * share
-
-
-def _seed(seed: int, purpose: str, number: int) -> int:
-    """A seed of its own for each purpose and number: so nothing has to be remembered when a run goes on."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
 
 
 class _Clock:

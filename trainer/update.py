@@ -69,18 +69,21 @@ class UpdateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStatistics:
-    """What a batch did. Means over the iterations; each is measured before the step that it leads to."""
+    """What a batch did. Means over the iterations; each is measured before the step that it leads to.
 
-    loss: float
+    Where no step was made nothing was measured: all means are None.
+    """
+
+    loss: float | None
     """Of the whole batch."""
-    grad_norm: float
+    grad_norm: float | None
     """Euclidean length of the gradient, before it is shortened."""
-    clip_share_low: float
+    clip_share_low: float | None
     """Share of all sampled tokens that lost their gradient because they became too unlikely, in [0, 1]."""
-    clip_share_high: float
+    clip_share_high: float | None
     """Share of all sampled tokens that lost their gradient because they became too likely, in [0, 1]."""
     mean_ratio: float | None
-    """Over the tokens that went through the model; None where none did."""
+    """Over the tokens that went through the model."""
     kl: float | None
     """To the reference, in nats per token; None without one."""
     num_tokens: int
@@ -168,8 +171,8 @@ def update(
     iterations = [_step(policy, optimiser, batches, references, settings) for _ in range(num_iterations)]
     policy.model.eval()
 
-    def mean(values: Iterable[float]) -> float:
-        return math.fsum(values) / max(num_iterations, 1)
+    def mean(values: Iterable[float]) -> float | None:
+        return math.fsum(values) / num_iterations if num_iterations else None
 
     num_tokens = sum(episode.num_sampled for episode in episodes)
     num_read = sum(row.episode.num_sampled for row in rows)
@@ -179,8 +182,8 @@ def update(
         # Episodes that the model did not read have an advantage of 0, and are never clipped.
         clip_share_low=mean(sums.clipped_low / num_tokens for sums, _ in iterations),
         clip_share_high=mean(sums.clipped_high / num_tokens for sums, _ in iterations),
-        mean_ratio=mean(sums.ratio / num_read for sums, _ in iterations) if rows else None,
-        kl=mean(sums.kl / num_read for sums, _ in iterations) if rows and beta > 0 else None,
+        mean_ratio=mean(sums.ratio / num_read for sums, _ in iterations),
+        kl=mean(sums.kl / num_read for sums, _ in iterations) if beta > 0 else None,
         num_tokens=num_tokens,
         num_steps=num_iterations,
     )

@@ -33,7 +33,8 @@ from tests.conftest import ROOT  # noqa: E402
 from tests.service.running import serving  # noqa: E402
 from trainer.command_line import CommandLine  # noqa: E402
 from trainer.environments import Problem  # noqa: E402
-from trainer.monitor import METRICS, read_lines  # noqa: E402
+from trainer.metrics import METRICS  # noqa: E402
+from trainer.monitor import read_lines  # noqa: E402
 from trainer.policy import Policy  # noqa: E402
 from trainer.settings import Settings  # noqa: E402
 from trainer.warm_up import main as warm_up_main  # noqa: E402

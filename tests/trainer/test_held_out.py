@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
 import pytest
 
@@ -22,6 +25,22 @@ from trainer.tiny import make_tiny_policy  # noqa: E402
 class Broken(Say):
     async def reset(self) -> Start:
         raise RuntimeError("no such mail")
+
+
+class Flaky(Say):
+    """Fails at the attempts of its problem that are named; counted from 0, over all environments."""
+
+    made: ClassVar[Counter[int]] = Counter()
+
+    def __init__(self, problem: int, fails_at: Sequence[int]) -> None:
+        super().__init__("a", counting)
+        self._fails = Flaky.made[problem] in fails_at
+        Flaky.made[problem] += 1
+
+    async def reset(self) -> Start:
+        if self._fails:
+            raise RuntimeError("no such mail")
+        return await super().reset()
 
 
 class Unknown(Say):
@@ -85,6 +104,11 @@ def test_the_seed_decides_and_greedy_needs_none(device: Executor) -> None:
     assert abs(other.truth_sampled - first.truth_sampled) < 5 * first.truth_sampled_stderr  # type: ignore[operator]
 
 
+def test_any_seed_will_do(device: Executor) -> None:
+    task = words_task()
+    assert measured(tiny_policy(task), task, device, seed=2**63).num_problems == 2
+
+
 def test_batches_have_luck_of_their_own(device: Executor) -> None:
     task = with_problems(words_task(), 512)
     policy = tiny_policy(task)
@@ -106,6 +130,28 @@ def test_problems_whose_environment_fails_are_left_out_and_counted(device: Execu
     found = measured(policy, task, device)
     assert (found.num_problems, found.num_broken) == (3, 2)
     assert found == replace(measured(policy, whole, device), num_broken=2)
+
+
+def flaky(fails_at: Sequence[Sequence[int]]) -> Task:
+    """One problem for each of these; attempt 0 is sampled, attempt 1 greedy."""
+    Flaky.made.clear()
+    return replace(words_task(), held_out=[partial(Flaky, place, when) for place, when in enumerate(fails_at)])
+
+
+def test_both_means_are_over_problems_that_failed_in_neither_attempt(device: Executor) -> None:
+    task = flaky([(), (0,), (1,), (), (0, 1)])
+    policy = tiny_policy(task)
+    found = measured(policy, task, device)
+    assert (found.num_problems, found.num_broken) == (2, 3)
+    expected = measured(policy, with_problems(task, 5), device)
+    assert (expected.num_problems, expected.num_broken) == (5, 0)
+    assert found.truth_greedy == expected.truth_greedy  # the problems are all the same
+
+
+def test_where_no_problem_is_left_for_both_there_is_no_number(device: Executor) -> None:
+    task = flaky([(0,), (1,)])
+    with pytest.raises(GroupError, match="none of 2 problems could be tried both sampled and greedily"):
+        measured(tiny_policy(task), task, device)
 
 
 def test_where_nothing_can_be_tried_there_is_no_number(device: Executor) -> None:

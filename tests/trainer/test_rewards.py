@@ -116,3 +116,20 @@ def test_numbers_of_your_own_are_one_finite_number_per_rollout() -> None:
         with pytest.raises(ConfigError, match="expected 2 finite numbers"):
             Rewarded.of(group, wrong)
     assert Rewarded.failed(group.group, "mine: no time").rewards.rewards == (None, None)
+
+
+async def test_truth_is_forgotten_once_a_group_is_judged_or_not() -> None:
+    truth = TruthLookup()
+    truth.ruler = Ruler(SimulatedJudge(truth))
+    group = sampled("42", "41")
+    await by_judge(truth.ruler.score_many, truth=truth)([group])
+
+    async def breaks(groups: Sequence[Group]) -> Sequence[ScoredGroup | FailedGroup]:
+        raise ConfigError("no key")
+
+    with pytest.raises(ConfigError, match="no key"):
+        await by_judge(breaks, truth=truth)([group])
+    (prompt,) = truth.ruler.pack(group.group)
+    for text in prompt.texts.values():
+        with pytest.raises(ConfigError, match="not known"):
+            truth(prompt.context, text)

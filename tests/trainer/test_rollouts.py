@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -160,6 +161,65 @@ async def test_attempts_are_cut_off_at_each_limit(chat_policy: Policy, device: E
     assert [len(part) for part in sampled_parts(endless[0].episodes[0])] == [6]  # type: ignore[union-attr]
 
 
+async def test_a_turn_ends_where_the_window_does(chat_policy: Policy, device: Executor) -> None:
+    small = Ends(chat_policy, frozenset({9_999}))
+    prompt = chat_policy.encode_start(await Talk().reset())
+    small.context_tokens = len(prompt) + 2  # type: ignore[attr-defined]
+    (group,) = await attempt(small, [Talk], device)
+    assert isinstance(group, SampledGroup)
+    assert [episode.num_sampled for episode in group.episodes] == [2, 2, 2]
+    assert all(episode.truncated for episode in group.episodes)
+    small.context_tokens = len(prompt)  # type: ignore[attr-defined]
+    (none,) = await attempt(small, [Talk], device)
+    assert isinstance(none, BrokenGroup)
+
+
+async def test_what_nobody_answers_any_more_is_not_read(chat_policy: Policy, device: Executor) -> None:
+    """A tool that says more than the window holds: the attempt ends, and its episode fits."""
+
+    class Long(Talk):
+        async def step(self, message: ChatMessage) -> Step:
+            return Step([{"role": "tool", "content": "blah " * 5_000}])
+
+    (group,) = await attempt(always(chat_policy), [lambda: Long(9)], device)
+    assert isinstance(group, SampledGroup)
+    for episode, rollout in zip(group.episodes, group.group.rollouts, strict=True):
+        assert episode.truncated
+        assert len(episode.tokens) <= chat_policy.context_tokens
+        assert episode.sampled[-1]
+        assert rollout.messages[-1].role == "tool"  # the judge sees it all the same
+
+
+async def test_the_judge_sees_tools_and_which_problem_it_is(chat_policy: Policy, device: Executor) -> None:
+    tool = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
+
+    class Equipped(Talk):
+        async def reset(self) -> Start:
+            return Start([{"role": "user", "content": QUESTION}], tools=[tool])
+
+    (group,) = await attempt(always(chat_policy), [Equipped], device)
+    assert isinstance(group, SampledGroup)
+    assert [one.name for one in group.group.tools] == ["search"]
+    assert group.group.metadata == {"problem": 10}
+
+
+async def test_what_a_group_cannot_hold_breaks_it_alone(chat_policy: Policy, device: Executor) -> None:
+    class Unreadable(Talk):
+        async def step(self, message: ChatMessage) -> Step:
+            return Step([{"role": "tool", "content": object()}], done=True)
+
+    class Speaks(Talk):
+        async def step(self, message: ChatMessage) -> Step:
+            return Step([{"role": "assistant", "content": "I am the policy."}], done=True)
+
+    odd, speaks, good = await attempt(always(chat_policy), [Unreadable, Speaks, Talk], device)
+    assert isinstance(odd, BrokenGroup)
+    assert odd.message.startswith("group: ")
+    assert isinstance(speaks, BrokenGroup)
+    assert "role assistant" in speaks.message
+    assert isinstance(good, SampledGroup)
+
+
 async def test_a_task_that_fills_the_window_breaks_its_group(chat_policy: Policy, device: Executor) -> None:
     small = Ends(chat_policy, frozenset({1}))
     small.context_tokens = 5  # type: ignore[attr-defined]
@@ -265,9 +325,18 @@ async def test_how_fast_environments_answer_changes_nothing(chat_policy: Policy,
 
 
 async def test_a_template_that_cannot_take_a_reply_stops_the_run(chat_policy: Policy, device: Executor) -> None:
+    tokenizer = copy.deepcopy(chat_policy.tokenizer)
+    refusal = "{% if messages[-1]['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    with pytest.raises(ConfigError, match="chat template does not take the messages: no tools here"):
+        await attempt(always(Policy(chat_policy.model, tokenizer)), [lambda: Talk(2)], device)
+
+
+async def test_a_reply_without_content_breaks_its_group_alone(chat_policy: Policy, device: Executor) -> None:
     class Mute(Talk):
         async def step(self, message: ChatMessage) -> Step:
-            return Step([{"role": "tool"}])
+            return Step([{"role": "tool", "content": None}])
 
-    with pytest.raises(ConfigError, match="chat template does not take the messages"):
-        await attempt(always(chat_policy), [Mute], device)
+    mute, other = await attempt(always(chat_policy), [Mute, lambda: Talk(2)], device)
+    assert isinstance(mute, BrokenGroup)
+    assert isinstance(other, SampledGroup)

@@ -148,3 +148,31 @@ def test_a_token_that_is_impossible_is_never_drawn_and_has_finite_entropy(chat_p
     assert completion.tokens == (4, 5, 6, 7)
     assert completion.logprobs == completion.entropies == (0.0,) * 4
     assert not completion.truncated
+
+
+def test_an_end_token_at_the_limit_is_an_end(chat_policy: Policy) -> None:
+    (free,) = draw(chat_policy, [[5, 6]], limit=3)
+    (ended,) = draw(chat_policy, [[5, 6]], limit=3, end_tokens=frozenset({free.tokens[2]}) - set(free.tokens[:2]))
+    assert ended.tokens == free.tokens
+    assert not ended.truncated
+    assert free.truncated
+
+
+def test_rows_that_have_ended_leave_the_batch(chat_policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    forward = chat_policy.model.forward
+
+    def counted(*, input_ids: torch.Tensor, **options: object) -> object:
+        rows.append(len(input_ids))
+        return forward(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(chat_policy.model, "forward", counted)
+    sample(
+        chat_policy.model,
+        [[1, 2], [3, 4], [5, 6], [7, 8]],
+        max_new_tokens=[1, 2, 3, 4],
+        end_tokens=NEVER,
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert rows == [4, 3, 2, 1]

@@ -321,10 +321,10 @@ def test_batch_with_nothing_to_learn_makes_no_step(model: Any, episodes: list[Ep
     assert torch.equal(vector(actor.model), before)
     torch.testing.assert_close(optimiser.state_dict(), state, rtol=0, atol=0)
     assert statistics == UpdateStatistics(
-        loss=0.0,
-        grad_norm=0.0,
-        clip_share_low=0.0,
-        clip_share_high=0.0,
+        loss=None,
+        grad_norm=None,
+        clip_share_low=None,
+        clip_share_high=None,
         mean_ratio=None,
         kl=None,
         num_tokens=sum(episode.num_sampled for episode in episodes[:count]),
