@@ -74,41 +74,34 @@ class Run:
         Raises:
             ConfigError: the folder has another run, a process works in it, or what is in it cannot be read.
         """
+        self._folder, self._settings, self._task = folder, settings, task
+        self._policy, self._optimiser, self._device = policy, optimiser, device
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:
-            self._begin(folder, settings, facts, task, policy, optimiser, device)
+            self._begin({**facts, "task": task.name, "weights": _digest(policy.model), **asdict(settings)})
         except BaseException:
             os.close(self._lock)
             raise
 
-    def _begin(
-        self,
-        folder: Path,
-        settings: Settings,
-        facts: Mapping[str, Any],
-        task: Task,
-        policy: Policy,
-        optimiser: torch.optim.AdamW,
-        device: Executor,
-    ) -> None:
-        described = {**facts, "task": task.name, "weights": _digest(policy.model), **asdict(settings)}
-        _check_same_run(folder / "settings.json", described)
-        self._folder, self._settings, self._task = folder, settings, task
-        self._policy, self._optimiser, self._device = policy, optimiser, device
-        checkpoint = checkpoints.latest(folder / "checkpoints")
-        position = checkpoints.load(checkpoint, policy.model, optimiser)["position"] if checkpoint else None
-        policy.weights_changed()
+    def _begin(self, described: Mapping[str, Any]) -> None:
+        _check_same_run(self._folder / "settings.json", described)
+        checkpoint = checkpoints.latest(self._folder / "checkpoints")
+        position = None
+        if checkpoint:
+            position = checkpoints.load(checkpoint, self._policy.model, self._optimiser)["position"]
+            self._policy.weights_changed()
         self.num_done: int = position["step"] if position else 0
         """Steps that have been done; the next one is made with the policy as it is now."""
-        if self.num_done > settings.steps:
-            raise ConfigError(f"steps: the run in {folder} has done {self.num_done} already, got {settings.steps}")
-        _write(folder / "settings.json", described)
+        steps = self._settings.steps
+        if self.num_done > steps:
+            raise ConfigError(f"steps: the run in {self._folder} has done {self.num_done} already, got {steps}")
+        _write(self._folder / "settings.json", described)
         self._position: dict[str, int] | None = None
         """How far the files were before what stands in them of the next step; None: as far as they are."""
-        self._monitor = Monitor(folder, num_steps=settings.steps, position=position)
+        self._monitor = Monitor(self._folder, num_steps=steps, position=position)
         self._watch = HackingWatch()
-        for line in read_lines(folder / "metrics.jsonl"):
+        for line in read_lines(self._folder / "metrics.jsonl"):
             self._watch.see(line)
         if checkpoint:
             self._monitor.say(f"goes on after step {self.num_done}, from {checkpoint}")

@@ -23,7 +23,7 @@ from trainer.episodes import Episode
 from trainer.held_out import measure
 from trainer.policy import Policy
 from trainer.rewards import RewardFunction
-from trainer.run import Run
+from trainer.run import Run, RunStopped
 from trainer.settings import Settings
 from trainer.tasks import Task
 from trainer.update import UpdateStatistics, update
@@ -54,7 +54,7 @@ async def train(
 
     Raises:
         ConfigError: the folder has another run, or task, policy and reward do not fit together.
-        RunStopped: more groups than `max_failed_share` have no rewards.
+        RunStopped: more groups than `max_failed_share` have no rewards, or the loss is infinite or NaN.
     """
     reference = copy.deepcopy(policy.model).requires_grad_(False) if settings.beta else None
     optimiser = torch.optim.AdamW(
@@ -76,7 +76,10 @@ async def train(
 
         def learn(episodes: Sequence[Episode], values: Sequence[float]) -> UpdateStatistics:
             _set_learning_rate(optimiser, run.num_done, settings)
-            statistics = update(policy, optimiser, episodes, values, update_settings, reference=reference)
+            try:
+                statistics = update(policy, optimiser, episodes, values, update_settings, reference=reference)
+            except FloatingPointError as error:
+                raise RunStopped(f"step {run.num_done + 1}: {error}") from error
             policy.weights_changed()
             return statistics
 

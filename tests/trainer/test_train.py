@@ -360,6 +360,14 @@ async def test_an_error_of_the_reward_function_ends_the_run_and_says_what(tmp_pa
         await run(tmp_path, reward=broken)
 
 
+async def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    async def huge(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        return [Rewarded.of(group, [1e200 * place for place in range(4)]) for group in groups]
+
+    with pytest.raises(RunStopped, match="step 1: loss"):
+        await run(tmp_path, reward=huge)
+
+
 async def test_a_reward_function_that_loses_a_group_is_named(tmp_path: Path) -> None:
     async def loses(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
         return []
