@@ -20,15 +20,20 @@ from benchmarks import trainer_speed, trainer_stall, trainer_tasks
 MEASURES = {"speed": trainer_speed, "stall": trainer_stall, "tasks": trainer_tasks}
 
 
-def main() -> None:
-    """Takes one measurement and prints Markdown tables."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     measures = parser.add_subparsers(dest="measure", required=True)
     for name, module in MEASURES.items():
         one = measures.add_parser(name, help=module.__doc__, description=module.__doc__)
         module.add_arguments(one)
         one.add_argument("--json", type=Path, help="also write the figures here")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Takes one measurement and prints Markdown tables."""
+    arguments = parser().parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     module = MEASURES[arguments.measure]
     figures = module.measure(arguments)

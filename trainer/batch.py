@@ -61,8 +61,9 @@ class Batch:
         began = time.perf_counter()
         found = await self._reward([group])
         self._latencies.append(time.perf_counter() - began)
-        if len(found) != 1 or found[0].rewards.group_id != group.group.id:
-            raise ConfigError(f"reward: expected one result, of group {group.group.id!r}, got {found!r:.200}")
+        fits = isinstance(found, Sequence) and [getattr(one, "rewards", None) is not None for one in found] == [True]
+        if not fits or found[0].rewards.group_id != group.group.id:
+            raise ConfigError(f"reward: expected one Rewarded, of group {group.group.id!r}, got {found!r:.200}")
         return found[0]
 
     async def rewards(self) -> list[Rewarded | BrokenGroup]:

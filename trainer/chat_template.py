@@ -19,6 +19,10 @@ _ASKED: ChatMessage = {"role": "user", "content": "?"}
 """Stands for all that was said before a turn."""
 
 
+class TemplateError(ConfigError):
+    """The chat template does not fit what the environments of this task say: another text would fare no better."""
+
+
 def call_id(place: int) -> str:
     """The id of a turn's call: nine letters and digits, as the templates of Mistral insist."""
     return f"call{place:05}"
@@ -43,13 +47,16 @@ class ChatTemplate:
     def encode_start(self, start: Start) -> list[int]:
         """As `Policy.encode_start`."""
         said = list(start.messages)
+        for message in said:
+            if message["role"] != "assistant" and not isinstance(message.get("content"), str | list):
+                raise GroupError(f"start: content: expected text, got {message.get('content')!r:.80}")
         text = self._render(said, tools=start.tools, open_turn=True)
         if not self._spell_control(said):
-            return self._tokens(text, ConfigError)
+            return self._tokens(text, GroupError)
         marks = _Marks(said)
         # Turns of the assistant are the author's examples, and templates take them apart to find thoughts.
         framed = [one if one["role"] == "assistant" else marks.framed(one, str(n)) for n, one in enumerate(said)]
-        return self._tokens_of(marks.pieces(self._render(framed, tools=start.tools, open_turn=True)), ConfigError)
+        return self._tokens_of(marks.pieces(self._render(framed, tools=start.tools, open_turn=True)), GroupError)
 
     def encode_reply(self, messages: Sequence[ChatMessage]) -> list[int]:
         """As `Policy.encode_reply`."""
@@ -65,12 +72,12 @@ class ChatTemplate:
         for calling in (True, False) if from_tools else (False,):
             try:
                 text, pieces = self._reply(said, calling)
-            except ConfigError as error:
+            except TemplateError as error:
                 refusals.append(str(error))
             else:
                 spelt = self._spell_control(said)
                 return self._tokens_of(pieces, GroupError) if spelt else self._tokens(text, GroupError)
-        raise ConfigError("; ".join(dict.fromkeys(refusals)))
+        raise TemplateError("; ".join(dict.fromkeys(refusals)))
 
     def encode_turn(self, message: ChatMessage) -> list[int]:
         """As `Policy.encode_turn`."""
@@ -89,9 +96,9 @@ class ChatTemplate:
         header, text = self._turn(plain)
         for call in numbered:
             if call["id"] not in kept:
-                raise ConfigError(f"policy: its chat template leaves out the call of {call['function']['name']!r}")
+                raise TemplateError(f"policy: its chat template leaves out the call of {call['function']['name']!r}")
         if content and ("content" not in kept or _squeezed(content) not in _squeezed(header + text)):
-            raise ConfigError(f"policy: its chat template leaves out what role 'assistant' says: {content!r:.80}")
+            raise TemplateError(f"policy: its chat template leaves out what role 'assistant' says: {content!r:.80}")
         return self._tokens(text, ConfigError)
 
     def _reply(self, messages: Sequence[ChatMessage], calling: bool) -> tuple[str, list[str]]:
@@ -104,7 +111,7 @@ class ChatTemplate:
         pieces = marks.pieces(self._after_turn(framed, calling, marks.turn))
         for number, message in enumerate(messages):
             if str(number) not in pieces[1::3]:
-                raise ConfigError(f"policy: its chat template leaves out what role {message['role']!r} says")
+                raise TemplateError(f"policy: its chat template leaves out what role {message['role']!r} says")
         return self._after_turn(messages, calling, marks.turn), pieces
 
     def _after_turn(self, messages: Sequence[ChatMessage], calling: bool, mark: str) -> str:
@@ -120,7 +127,7 @@ class ChatTemplate:
         turn = {"content": "", "tool_calls": calls} if calling else {"content": mark}
         text = self._render([_ASKED, {"role": "assistant", **turn}, *messages], open_turn=True)
         if mark not in text:
-            raise ConfigError(
+            raise TemplateError(
                 f"policy: its chat template leaves out {'calls' if calling else 'turns'} of the assistant"
             )
         return text[self._end(text, text.rindex(mark)) :]
@@ -130,14 +137,14 @@ class ChatTemplate:
         before = self._render([_ASKED], open_turn=True)
         text = self._render([_ASKED, message])
         if not text.startswith(before):
-            raise ConfigError("policy: its chat template writes a turn otherwise when it is asked for one")
+            raise TemplateError("policy: its chat template writes a turn otherwise when it is asked for one")
         return before, text[len(before) : self._end(text, len(before))]
 
     def _end(self, text: str, start: int) -> int:
         """Where the first end token from there on ends."""
         found = self._ends.search(text, start)
         if found is None:
-            raise ConfigError("policy: its chat template does not end a turn of the assistant with an end token")
+            raise TemplateError("policy: its chat template does not end a turn of the assistant with an end token")
         return found.end()
 
     def _render(self, messages: Sequence[ChatMessage], *, tools: Sequence[Any] = (), open_turn: bool = False) -> str:
@@ -146,7 +153,7 @@ class ChatTemplate:
                 list(messages), tools=list(tools) or None, add_generation_prompt=open_turn, tokenize=False
             )
         except Exception as error:  # whatever a template's own code raises
-            raise ConfigError(f"policy: its chat template does not take the messages: {error}") from error
+            raise TemplateError(f"policy: its chat template does not take the messages: {error}") from error
         return text
 
     def _spell_control(self, messages: Sequence[ChatMessage]) -> bool:
@@ -198,7 +205,7 @@ class _Marks:
         mark = self._frame
         pieces = re.split(f"{mark}([^{mark}]*){mark}([^{mark}]*){mark}", text)
         if any(mark in piece for piece in pieces[0::3]):
-            raise ConfigError("policy: its chat template takes what is said apart")
+            raise TemplateError("policy: its chat template takes what is said apart")
         return pieces
 
 

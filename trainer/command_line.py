@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 import tyro
 from rich.console import Console
+from safetensors import SafetensorError
 
 from ruler.client import Client
 from ruler.config import load_judges, read_settings
@@ -71,7 +72,7 @@ def main() -> None:
     try:
         arguments = tyro.cli(CommandLine, prog="python -m trainer.train")
         asyncio.run(_main(arguments))
-    except RulerError as error:
+    except (RulerError, OSError, SafetensorError) as error:  # the last is what a full disk makes of a checkpoint
         _say(f"error: {error}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
@@ -84,13 +85,16 @@ def _say(text: str) -> None:
 
 
 async def _main(arguments: CommandLine) -> None:
+    if arguments.threads < 1:
+        raise ConfigError(f"threads: expected at least 1, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
     task = arithmetic(arguments.level) if arguments.task == "arithmetic" else inbox()
-    name = arguments.policy or str(await warm_up(task, seed=arguments.seed, show=_say))
-    policy = Policy.load(name, device=arguments.device, dtype=arguments.dtype)
-    _say(f"policy {name}: {policy.num_weights:,} weights")
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
+    # The reward first: a key that is missing is to be said before the warm-up, and not after.
     async with _reward(arguments, task) as reward:
+        name = arguments.policy or str(await warm_up(task, seed=arguments.seed, show=_say))
+        policy = Policy.load(name, device=arguments.device, dtype=arguments.dtype)
+        _say(f"policy {name}: {policy.num_weights:,} weights")
         await train(settings, task, policy, reward, arguments.out, facts=_facts(arguments))
 
 

@@ -59,7 +59,7 @@ async def measure(policy: Policy, task: Task, num_problems: int, seed: int, devi
     Raises:
         GroupError: no problem is left, because environments failed.
     """
-    problems = task.held_out[:num_problems]
+    problems = [task.held_out[place] for place in range(min(num_problems, len(task.held_out)))]
     sampled = await attempts(policy, task, problems, temperature=1.0, seed=seed, device=device)
     greedy = await attempts(policy, task, problems, temperature=0.0, seed=seed, device=device)
     # An environment may fail in one attempt alone. What is compared has to be about the same problems.

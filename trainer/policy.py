@@ -119,7 +119,8 @@ class Policy:
         """The task as tokens, up to where the policy's first turn begins.
 
         Raises:
-            ConfigError: the chat template does not take these messages or tools, or the tokenizer this text.
+            ConfigError: the chat template does not take these messages or tools.
+            GroupError: a message has no text, or text that the tokenizer cannot take.
         """
         return self._chat_template.encode_start(start)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias
 
 from ruler.errors import ConfigError, GroupError
@@ -35,7 +36,7 @@ class Rewarded:
 
     def __post_init__(self) -> None:
         missing = [reward is None for reward in self.rewards.rewards]
-        if any(missing) != all(missing) or any(missing) != (self.failure is not None):
+        if any(missing) != all(missing) or any(missing) != (self.failure is not None) or self.failure == "":
             raise ConfigError(
                 f"rewards of group {self.rewards.group_id!r}: expected a number for every rollout, or None for each of "
                 f"them and a failure, got {self.rewards.rewards!r:.200} and failure {self.failure!r:.80}"
@@ -54,7 +55,8 @@ class Rewarded:
             ConfigError: not one finite number per rollout.
         """
         rollouts = sampled.group.rollouts
-        if len(rewards) != len(rollouts) or not all(math.isfinite(reward) for reward in rewards):
+        numbers = all(isinstance(reward, Real) and math.isfinite(reward) for reward in rewards)
+        if len(rewards) != len(rollouts) or not numbers:
             raise ConfigError(
                 f"rewards of group {sampled.group.id!r}: expected {len(rollouts)} finite numbers, got {rewards!r:.200}"
             )

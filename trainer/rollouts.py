@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import torch
 
-from ruler.errors import ConfigError, RulerError, describe
+from ruler.errors import RulerError, describe
 from ruler.types import Group, Rollout
+from trainer.chat_template import TemplateError
 from trainer.environments import ChatMessage, Environment, Problem, Start
 from trainer.episodes import BrokenGroup, Episode, SampledGroup
 from trainer.policy import Policy
@@ -74,9 +75,10 @@ class _Attempt:
 
     def end(self, *, truncated: bool) -> None:
         self.ended, self.truncated = True, truncated
-        self.truth = self.environment.truth()
-        if self.truth is not None and not 0 <= self.truth <= 1:
-            raise ValueError(f"truth: expected a number in [0, 1] or None, got {self.truth!r:.80}")
+        truth = self.environment.truth()
+        if isinstance(truth, str) or (truth is not None and not 0 <= truth <= 1):
+            raise ValueError(f"truth: expected a number in [0, 1] or None, got {truth!r:.80}")
+        self.truth = None if truth is None else float(truth)  # it may be a bool, or a number of NumPy or torch
 
     def episode(self) -> Episode:
         return Episode(
@@ -105,7 +107,7 @@ class _Attempts:
         """Around calls of environments: what they raise fails this group, and no other."""
         try:
             yield
-        except ConfigError:
+        except TemplateError:
             raise
         except Exception as error:  # noqa: BLE001  environments are other people's code
             self.failure = self.failure or f"environment: {describe(error)}"
@@ -262,7 +264,6 @@ async def _begin(policy: Policy, problem: int, make: Problem, group_size: int, i
         attempts.start = starts[0]
         if any(start != starts[0] for start in starts):
             raise ValueError(f"reset: environments of problem {problem} do not give the same start")
-    if attempts.failure is None:
         prompt = policy.encode_start(attempts.start)
         if len(prompt) >= policy.context_tokens:
             attempts.failure = f"window: {len(prompt)} tokens of task leave no room in {policy.context_tokens}"
@@ -278,12 +279,13 @@ async def _answer(policy: Policy, attempt: _Attempt, completion: Completion, lim
     if completion.truncated:
         return attempt.end(truncated=True)
     step = await attempt.environment.step(message)
-    if any(said.get("role") == "assistant" for said in step.messages):
+    said = list(step.messages)
+    if any(message.get("role") == "assistant" for message in said):
         raise ValueError("step: a message of the environment has the role assistant, which is the policy's own")
-    attempt.messages += step.messages
+    attempt.messages += said
     if step.done:
         return attempt.end(truncated=False)
-    reply = policy.encode_reply(step.messages)
+    reply = policy.encode_reply(said)
     # What is not answered any more need not be read: there would be nothing to learn from it.
     if attempt.num_turns >= limits.max_turns or len(attempt.tokens) + len(reply) >= policy.context_tokens:
         return attempt.end(truncated=True)

@@ -50,6 +50,9 @@ _MAY_CHANGE = (
 other micro-batches up to the last digits."""
 
 
+_FILES = ("metrics.jsonl", "samples.jsonl", "tensorboard", "checkpoints", "policy", "curve.png")
+
+
 class RunStopped(RulerError):
     """The run ends before its last step. What it has learnt is in its newest checkpoint."""
 
@@ -85,11 +88,14 @@ class Run:
             raise
 
     def _begin(self, described: Mapping[str, Any]) -> None:
-        _check_same_run(self._folder / "settings.json", described)
         checkpoint = checkpoints.latest(self._folder / "checkpoints")
+        _check_same_run(self._folder, described)
         position = None
         if checkpoint:
-            position = checkpoints.load(checkpoint, self._policy.model, self._optimiser)["position"]
+            try:
+                position = checkpoints.load(checkpoint, self._policy.model, self._optimiser)["position"]
+            except (ConfigError, KeyError) as error:
+                raise ConfigError(f"{error}; without {checkpoint} the run goes on from the one before") from error
             self._policy.weights_changed()
         self.num_done: int = position["step"] if position else 0
         """Steps that have been done; the next one is made with the policy as it is now."""
@@ -120,17 +126,15 @@ class Run:
         self._position = self._monitor.position()
         self._monitor.evaluation(self.num_done, held_out_metrics(found))
 
-    async def check_failures(self, rewarded: Sequence[Rewarded | BrokenGroup]) -> None:
+    def check_failures(self, rewarded: Sequence[Rewarded | BrokenGroup]) -> None:
         """Lets the step go on, unless too many of its groups have no rewards.
 
         Raises:
             RunStopped: more than `max_failed_share` have none; says why, and that the run can go on.
         """
-        failures = [failure for found in rewarded if (failure := _failure(found))]
+        failures = [failure for found in rewarded if (failure := _failure(found)) is not None]
         if len(failures) <= self._settings.max_failed_share * len(rewarded):
             return
-        if self.num_done and not self._has_checkpoint():
-            await self._save()
         reasons = Counter(failure.partition(":")[0] for failure in failures).most_common()
         raise RunStopped(
             f"step {self.num_done + 1}: {len(failures)} of {len(rewarded)} groups have no rewards "
@@ -176,7 +180,8 @@ class Run:
         if self.num_done % self._settings.sample_every == 1 % self._settings.sample_every:
             self._monitor.samples(self.num_done, sampled[:1], found[:1])
         if self.num_done % self._settings.checkpoint_every == 0 or self.num_done == self._settings.steps:
-            await self._save()
+            # In the device's thread: writing gigabytes must not keep judges waiting who answer meanwhile.
+            await asyncio.get_running_loop().run_in_executor(self._device, self._save)
 
     def finish(self) -> None:
         """Leaves the trained policy and the curve, and shows the curve."""
@@ -190,22 +195,15 @@ class Run:
                 self._monitor.say(f"{key:12} {text_curve(values)}")
         self._monitor.say(f"policy, metrics and curve.png are in {self._folder}")
 
-    async def _save(self) -> None:
+    def _save(self) -> None:
         state = {"position": self._position or self._monitor.position()}
-        # In the device's thread: writing gigabytes must not keep judges waiting who answer meanwhile.
-        await asyncio.get_running_loop().run_in_executor(
-            self._device,
-            checkpoints.save,
-            self._folder / "checkpoints",
-            self.num_done,
-            self._policy.model,
-            self._optimiser,
-            state,
-        )
+        checkpoints.save(self._folder / "checkpoints", self.num_done, self._policy.model, self._optimiser, state)
 
-    def _has_checkpoint(self) -> bool:
+    def save_what_is_done(self) -> None:
+        """A checkpoint of the steps so far, where there is none: the run ends before its time."""
         newest = checkpoints.latest(self._folder / "checkpoints")
-        return newest is not None and newest.name == f"step-{self.num_done:06d}"
+        if self.num_done and (newest is None or newest.name != f"step-{self.num_done:06d}"):
+            self._save()
 
 
 def _failure(found: Rewarded | BrokenGroup) -> str | None:
@@ -232,21 +230,35 @@ def _digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_same_run(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the run that is there is another one."""
+def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError where something else is in the folder: another run, or files of anything but a run."""
+    path, metrics = folder / "settings.json", folder / "metrics.jsonl"
+    if not path.exists():
+        others = [name for name in _FILES if (folder / name).exists()]
+        if others:
+            raise ConfigError(
+                f"out: {folder} has {', '.join(others)} and no settings.json: it is not the folder of a run"
+            )
+        return
+    if checkpoints.latest(folder / "checkpoints") is None and not (metrics.exists() and any(_steps(metrics))):
+        return  # nothing was learnt: whatever was wrong may be put right
     ours = json.loads(json.dumps(settings))
     try:
         theirs = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: damaged: {error}") from error
+    if not isinstance(theirs, dict):
+        raise ConfigError(f"{path}: damaged: expected an object, got {theirs!r:.80}")
     for name in {**theirs, **ours}:
         if name not in _MAY_CHANGE and (name not in theirs or name not in ours or theirs[name] != ours[name]):
             raise ConfigError(
-                f"{name}: this run has {ours.get(name)!r}, the one in {path.parent} has {theirs.get(name)!r}; "
+                f"{name}: this run has {ours.get(name)!r}, the one in {folder} has {theirs.get(name)!r}; "
                 "take another folder, or the same settings to go on"
             )
+
+
+def _steps(metrics: Path) -> list[int]:
+    return [line["step"] for line in read_lines(metrics) if "reward/mean" in line]
 
 
 def _write(path: Path, settings: Mapping[str, Any]) -> None:

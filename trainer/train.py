@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ruler.errors import ConfigError
 from trainer.batch import Batch, to_learn_from
 from trainer.episodes import Episode
 from trainer.held_out import measure
@@ -56,6 +57,9 @@ async def train(
         ConfigError: the folder has another run, or task, policy and reward do not fit together.
         RunStopped: more groups than `max_failed_share` have no rewards, or the loss is infinite or NaN.
     """
+    for name, problems in (("train", task.train), ("held_out", task.held_out)):
+        if not len(problems):
+            raise ConfigError(f"task {task.name!r}: {name}: expected at least one problem")
     reference = copy.deepcopy(policy.model).requires_grad_(False) if settings.beta else None
     optimiser = torch.optim.AdamW(
         policy.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
@@ -85,6 +89,7 @@ async def train(
 
         batch: Batch | None = None
         ahead: Batch | None = None
+        updating = False
         try:
             while run.num_done < settings.steps:
                 if run.num_done % settings.evaluate_every == 0:
@@ -92,7 +97,8 @@ async def train(
                 clock = _Clock()
 
                 # Sample. A group goes to its reward the moment it is finished, while others are still being sampled.
-                batch, ahead = ahead or await sample_batch(run.num_done), None
+                batch = ahead or await sample_batch(run.num_done)
+                ahead = None
                 if settings.look_ahead and run.num_done + 1 < settings.steps:
                     ahead = await sample_batch(run.num_done + 1)
                 clock.lap("time/sampling_seconds")
@@ -100,14 +106,21 @@ async def train(
                 # Score: wait for the rewards that are still missing.
                 rewarded = await batch.rewards()
                 clock.lap("judge_stall_seconds")
-                await run.check_failures(rewarded)
+                run.check_failures(rewarded)
 
                 # Update, in the thread of the device, so that the judge of the next batch is not kept waiting.
                 learnt_from = to_learn_from(batch.groups, rewarded, settings.scale_rewards)
+                updating = True
                 statistics = await asyncio.get_running_loop().run_in_executor(device, learn, *learnt_from)
                 clock.lap("time/update_seconds")
 
                 await run.trained(batch.groups, rewarded, statistics, {**clock.metrics(), **batch.metrics()})
+                updating = False
+        except BaseException:
+            # However the run ends, what was learnt is kept; in the middle of an update it is of no step.
+            if not updating:
+                run.save_what_is_done()
+            raise
         finally:
             for unfinished in (batch, ahead):
                 if unfinished:

@@ -167,7 +167,7 @@ def update(
     num_iterations = settings.num_iterations if batches else 0
     # Transformers checkpoints gradients in training mode alone. Otherwise the model stays in evaluation mode, without
     # dropout: what is trained has to be what was sampled.
-    policy.model.train(policy.model.is_gradient_checkpointing)
+    policy.model.train(any(getattr(module, "gradient_checkpointing", False) for module in policy.model.modules()))
     iterations = [_step(policy, optimiser, batches, references, settings) for _ in range(num_iterations)]
     policy.model.eval()
 

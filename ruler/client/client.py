@@ -293,8 +293,9 @@ def _read_url(given: object) -> str:
 
 def _hidden(url: str) -> str:
     """The text without what may be a password in it."""
-    before, at, after = url.rpartition("@")
-    return f"{before.partition('//')[0]}//***@{after}" if at else url
+    address, mark, _ = url.partition("?")
+    before, at, after = address.rpartition("@")
+    return (f"{before.partition('//')[0]}//***@{after}" if at else address) + (f"{mark}***" if mark else "")
 
 
 def _read_scored(reply: Reply, group: Group, spent: Usage) -> ScoredGroup:

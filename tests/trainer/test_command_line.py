@@ -111,6 +111,8 @@ def test_a_service_judges_in_another_process(monkeypatch: pytest.MonkeyPatch, tm
         (("--judge", "nobody:such"), 2, "judge"),
         (("--device", "abacus"), 2, "error: device: 'abacus' cannot be used"),
         (("--judge", "simulated?failure=1"), 1, "2 of 2 groups have no rewards (unavailable 2)"),
+        (("--threads", 0), 2, "error: threads: expected at least 1, got 0"),
+        (("--out", __file__), 1, "error: "),
         (("--loss-type", "ppo"), 2, "ppo"),
         (("--stepz", 3), 2, "stepz"),
     ],

@@ -24,6 +24,7 @@ torch = pytest.importorskip("torch")
 import tyro  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+import benchmarks.trainer  # noqa: E402
 from examples import gsm8k_grpo  # noqa: E402
 from examples.gsm8k_grpo import WordProblem  # noqa: E402
 from judges.simulated import SimulatedJudge  # noqa: E402
@@ -355,6 +356,8 @@ def test_commands_on_the_page_are_understood(command: str, request: pytest.Fixtu
         tyro.cli(only_parsed(warm_up_main), args=arguments)
     elif module == "examples.gsm8k_grpo":
         tyro.cli(only_parsed(gsm8k_grpo.main), args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    elif module == "benchmarks.trainer":
+        benchmarks.trainer.parser().parse_args(arguments)
     else:
         assert module == "examples.judge_in_trl"
         trl = request.getfixturevalue("judge_in_trl")

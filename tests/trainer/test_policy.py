@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 import transformers  # noqa: E402
 
-from ruler.errors import ConfigError  # noqa: E402
+from ruler.errors import ConfigError, GroupError  # noqa: E402
 from tests.tiny_model import make_tiny_model  # noqa: E402
 from tests.trainer.words_task import words_task  # noqa: E402
 from trainer.environments import Start  # noqa: E402
@@ -184,13 +185,15 @@ def test_what_cannot_be_a_policy_is_refused_with_its_name(tmp_path: Path) -> Non
 
 
 def test_a_template_that_cannot_take_the_messages_says_so(chat_policy: Policy) -> None:
-    with pytest.raises(ConfigError, match="chat template does not take the messages"):
-        chat_policy.encode_start(Start([{"role": "user"}]))
+    tokenizer = copy.deepcopy(chat_policy.tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('no system here') }}"
+    with pytest.raises(ConfigError, match="chat template does not take the messages: no system here"):
+        Policy(chat_policy.model, tokenizer).encode_start(Start(TASK))
 
 
 def test_text_that_a_tiny_policy_has_no_words_for_is_named() -> None:
     tiny = words_task().tiny
     assert tiny
     policy = Policy(*make_tiny_policy(tiny, seed=0))
-    with pytest.raises(ConfigError, match="its tokenizer cannot take 'say something"):
+    with pytest.raises(GroupError, match="its tokenizer cannot take 'say something"):
         policy.encode_start(Start([{"role": "user", "content": "say something"}]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -112,10 +113,13 @@ def test_numbers_of_your_own_are_one_finite_number_per_rollout() -> None:
     found = Rewarded.of(group, [2, -0.5], name="taste")
     assert found.rewards.rewards == (2.0, -0.5)
     assert found.rewards.rollouts[1].parts == {"taste": -0.5}
-    for wrong in ([1.0], [1.0, float("nan")], [1.0, float("inf")], []):
+    odd: list[Any] = [[1.0], [1.0, float("nan")], [1.0, float("inf")], [], ["1", "2"], [None, 1.0]]
+    for wrong in odd:
         with pytest.raises(ConfigError, match="expected 2 finite numbers"):
             Rewarded.of(group, wrong)
     assert Rewarded.failed(group.group, "mine: no time").rewards.rewards == (None, None)
+    with pytest.raises(ConfigError, match="and a failure, got"):
+        Rewarded.failed(group.group, "")
 
 
 async def test_truth_is_forgotten_once_a_group_is_judged_or_not() -> None:

@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from fractions import Fraction
 from random import Random
 from typing import Any
 
@@ -340,3 +341,46 @@ async def test_a_reply_without_content_breaks_its_group_alone(chat_policy: Polic
     mute, other = await attempt(always(chat_policy), [Mute, lambda: Talk(2)], device)
     assert isinstance(mute, BrokenGroup)
     assert isinstance(other, SampledGroup)
+
+
+@pytest.mark.parametrize("content", [None, "\ud83d", {"text": "?"}])
+async def test_a_task_that_cannot_be_read_breaks_its_group_alone(
+    chat_policy: Policy, device: Executor, content: Any
+) -> None:
+    class Odd(Talk):
+        async def reset(self) -> Start:
+            return Start([{"role": "user", "content": content}])
+
+    odd, other = await attempt(always(chat_policy), [Odd, Talk], device)
+    assert isinstance(odd, BrokenGroup)
+    assert isinstance(other, SampledGroup)
+
+
+async def test_an_environments_own_configuration_fault_breaks_its_group_alone(
+    chat_policy: Policy, device: Executor
+) -> None:
+    class Unset(Talk):
+        async def step(self, message: ChatMessage) -> Step:
+            raise ConfigError("no judge")
+
+    unset, other = await attempt(always(chat_policy), [Unset, Talk], device)
+    assert isinstance(unset, BrokenGroup)
+    assert "no judge" in unset.message
+    assert isinstance(other, SampledGroup)
+
+
+@pytest.mark.parametrize("value", [True, 1, torch.tensor(1.0), Fraction(1)])
+async def test_truth_is_a_plain_number_whatever_it_was(chat_policy: Policy, device: Executor, value: Any) -> None:
+    (group,) = await attempt(always(chat_policy), [lambda: Talk(value=value)], device)
+    assert isinstance(group, SampledGroup)
+    assert {type(episode.truth) for episode in group.episodes} == {float}
+
+
+async def test_messages_may_come_one_by_one(chat_policy: Policy, device: Executor) -> None:
+    class Streams(Talk):
+        async def step(self, message: ChatMessage) -> Step:
+            return Step(({"role": "tool", "content": "once"} for _ in range(1)), done=True)  # type: ignore[arg-type]
+
+    (group,) = await attempt(always(chat_policy), [Streams], device)
+    assert isinstance(group, SampledGroup)
+    assert group.group.rollouts[0].messages[-1].role == "tool"

@@ -372,7 +372,7 @@ async def test_a_reward_function_that_loses_a_group_is_named(tmp_path: Path) -> 
     async def loses(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
         return []
 
-    with pytest.raises(ConfigError, match="reward: expected one result, of group 'step-1/"):
+    with pytest.raises(ConfigError, match="reward: expected one Rewarded, of group 'step-1/"):
         await run(tmp_path, reward=loses)
 
 
@@ -401,7 +401,7 @@ async def test_nobody_is_asked_after_a_run_was_cancelled(tmp_path: Path) -> None
 
 
 async def test_nobody_is_left_waiting_when_a_run_breaks(tmp_path: Path) -> None:
-    """The second batch has a task that there are no tokens for, while the first is at the judge."""
+    """The second batch has a task that the chat template does not take, while the first is at the judge."""
     states: list[str] = []
 
     class Odd(Say):
@@ -417,8 +417,11 @@ async def test_nobody_is_left_waiting_when_a_run_breaks(tmp_path: Path) -> None:
         return []
 
     task = words_task()
-    odd = replace(task, train=[lambda: Odd("a", brevity)], held_out=task.held_out)
-    with pytest.raises(ConfigError, match="tokenizer cannot take 'sing"):
+    assert task.tiny
+    refusal = "{% if messages[0]['content'] == 'sing' %}{{ raise_exception('no songs') }}{% endif %}"
+    tiny = replace(task.tiny, chat_template=refusal + task.tiny.chat_template)
+    odd = replace(task, train=[lambda: Odd("a", brevity)], tiny=tiny)
+    with pytest.raises(ConfigError, match="no songs"):
         await run(tmp_path, replace(SHORT, look_ahead=True, prompts_per_step=1), judged, odd)
     assert states == ["asked", "ended"]
 
@@ -440,6 +443,75 @@ async def test_a_run_goes_on_from_the_policy_it_began_with_only(tmp_path: Path) 
     await train(SHORT, task, policy, by_truth(), tmp_path)
     with pytest.raises(ConfigError, match="^weights: "):
         await train(replace(SHORT, steps=6), task, policy, by_truth(), tmp_path)
+
+
+async def test_a_folder_that_is_no_runs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "precious.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"^out: .* has policy and no settings.json"):
+        await run(tmp_path)
+    assert (tmp_path / "policy" / "precious.txt").read_text() == "mine"
+
+
+async def test_a_run_that_has_learnt_nothing_may_be_put_right(tmp_path: Path) -> None:
+    async def broken(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        raise KeyError("no key")
+
+    with pytest.raises(KeyError):
+        await run(tmp_path, reward=broken)
+    assert len(await run(tmp_path, replace(SHORT, learning_rate=1e-3))) == 4
+
+
+async def test_what_was_learnt_is_kept_however_the_run_ends(tmp_path: Path) -> None:
+    calls, reward = 0, by_truth()
+
+    async def breaks(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
+        nonlocal calls
+        calls += 1
+        if calls > 3 * 3:
+            raise KeyError("a user's bug")
+        return await reward(groups)
+
+    settings = replace(SHORT, checkpoint_every=100)
+    with pytest.raises(KeyError):
+        await run(tmp_path / "broken", settings, breaks)
+    newest = checkpoints.latest(tmp_path / "broken" / "checkpoints")
+    assert newest
+    assert newest.name == "step-000003"
+    await run(tmp_path / "broken", settings, reward)
+    await run(tmp_path / "calm", settings, reward)
+    assert figures(tmp_path / "broken") == figures(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("damage", ["[]", "null", "{", "[" * 100_000])
+async def test_damaged_settings_are_named(tmp_path: Path, damage: str) -> None:
+    await run(tmp_path)
+    (tmp_path / "settings.json").write_text(damage)
+    with pytest.raises(ConfigError, match=r"settings.json: damaged"):
+        await run(tmp_path)
+
+
+async def test_a_damaged_checkpoint_says_what_goes_on_without_it(tmp_path: Path) -> None:
+    await run(tmp_path)
+    weights = tmp_path / "checkpoints" / "step-000004" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ConfigError, match=r"damaged.*without .*step-000004 the run goes on from the one before"):
+        await run(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["train", "held_out"])
+async def test_a_task_without_problems_is_refused(tmp_path: Path, part: str) -> None:
+    with pytest.raises(ConfigError, match=f"{part}: expected at least one problem"):
+        await run(tmp_path, task=replace(words_task(), **{part: []}))
+
+
+@pytest.mark.parametrize("found", [None, "text", 3.0, [1.0], [None]])
+async def test_what_is_no_reward_is_named(tmp_path: Path, found: Any) -> None:
+    async def odd(groups: Sequence[SampledGroup]) -> Any:
+        return found
+
+    with pytest.raises(ConfigError, match="reward: expected one Rewarded"):
+        await run(tmp_path, reward=odd)
 
 
 async def test_what_was_refused_can_be_put_right_in_the_same_process(tmp_path: Path) -> None:
