@@ -61,10 +61,10 @@ class Batch:
         began = time.perf_counter()
         found = await self._reward([group])
         self._latencies.append(time.perf_counter() - began)
-        fits = isinstance(found, Sequence) and [getattr(one, "rewards", None) is not None for one in found] == [True]
-        if not fits or found[0].rewards.group_id != group.group.id:
-            raise ConfigError(f"reward: expected one Rewarded, of group {group.group.id!r}, got {found!r:.200}")
-        return found[0]
+        match found:
+            case [Rewarded() as rewarded] if rewarded.rewards.group_id == group.group.id:
+                return rewarded
+        raise ConfigError(f"reward: expected one Rewarded, of group {group.group.id!r}, got {found!r:.200}")
 
     async def rewards(self) -> list[Rewarded | BrokenGroup]:
         """For each group its rewards, in order; what has none because its environment failed stands for itself."""

@@ -102,15 +102,19 @@ class Run:
         steps = self._settings.steps
         if self.num_done > steps:
             raise ConfigError(f"steps: the run in {self._folder} has done {self.num_done} already, got {steps}")
+        metrics = self._folder / "metrics.jsonl"
+        begins_anew = not checkpoint and metrics.exists() and metrics.stat().st_size > 0
         _write(self._folder / "settings.json", described)
         self._position: dict[str, int] | None = None
         """How far the files were before what stands in them of the next step; None: as far as they are."""
         self._monitor = Monitor(self._folder, num_steps=steps, position=position)
         self._watch = HackingWatch()
-        for line in read_lines(self._folder / "metrics.jsonl"):
+        for line in read_lines(metrics):
             self._watch.see(line)
         if checkpoint:
             self._monitor.say(f"goes on after step {self.num_done}, from {checkpoint}")
+        elif begins_anew:
+            self._monitor.say(f"begins anew: the run in {self._folder} was stopped before it had a checkpoint")
 
     def __enter__(self) -> Run:
         self._monitor.__enter__()

@@ -453,13 +453,16 @@ async def test_a_folder_that_is_no_runs_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "policy" / "precious.txt").read_text() == "mine"
 
 
-async def test_a_run_that_has_learnt_nothing_may_be_put_right(tmp_path: Path) -> None:
+async def test_a_run_that_has_learnt_nothing_may_be_put_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def broken(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
         raise KeyError("no key")
 
     with pytest.raises(KeyError):
         await run(tmp_path, reward=broken)
     assert len(await run(tmp_path, replace(SHORT, learning_rate=1e-3))) == 4
+    assert "begins anew" in capsys.readouterr().err
 
 
 async def test_what_was_learnt_is_kept_however_the_run_ends(tmp_path: Path) -> None:
