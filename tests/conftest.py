@@ -19,7 +19,7 @@ settings.register_profile(
 )
 settings.load_profile("default")
 # `make quick`: fewer examples; `make test` draws them all.
-settings.register_profile("quick", settings.get_profile("default"), max_examples=20)
+settings.register_profile("quick", settings.get_profile("default"), max_examples=15)
 
 ROOT = Path(__file__).parents[1]
 

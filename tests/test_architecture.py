@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,13 @@ def modules(package: str) -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, *, runtime_only: bool = False) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(module, at top level) of every import that is not for type checkers alone."""
+    return list(read_imports(path))
+
+
+def read_imports(path: Path) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {
         node
