@@ -10,11 +10,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -25,12 +25,11 @@ from trainer.policy import Policy
 from trainer.rewards import by_truth
 from trainer.settings import Settings
 from trainer.tasks import Task
-from trainer.tasks.arithmetic import arithmetic
-from trainer.tasks.inbox import inbox
+from trainer.tasks.bundled import TaskName, bundled_task
 from trainer.train import train
 from trainer.warm_up import warm_up
 
-_TASKS: dict[str, Callable[[], Task]] = {"arithmetic": arithmetic, "inbox": inbox}
+_TASKS: tuple[TaskName, ...] = get_args(TaskName)
 _STEPS = {"arithmetic": 80, "inbox": 40}
 _PROMPTS = {"arithmetic": 16, "inbox": 32}
 _GROUP_SIZE = 8
@@ -59,8 +58,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"threads": arguments.threads, "problems": arguments.problems, "runs": rows}
 
 
-async def _run(name: str, seed: int, policies: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    task = _TASKS[name]()
+async def _run(name: TaskName, seed: int, policies: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    task = bundled_task(name)
     warm = await warm_up(task, seed=seed, show=lambda line: print(line, file=sys.stderr), folder=policies)
     imitated = json.loads((warm / "warm_up.json").read_text(encoding="utf-8"))
     settings = Settings(

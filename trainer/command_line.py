@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,8 @@ from trainer.policy import Dtype, Policy
 from trainer.rewards import RewardFunction, by_judge, by_rules, by_truth
 from trainer.settings import Settings
 from trainer.tasks import Task
-from trainer.tasks.arithmetic import arithmetic
-from trainer.tasks.inbox import inbox
+from trainer.tasks.arithmetic import Level
+from trainer.tasks.bundled import TaskName, bundled_task
 from trainer.train import train
 from trainer.warm_up import warm_up
 
@@ -39,9 +39,9 @@ class CommandLine(Settings):
 
     out: Path
     """The run's folder. If it holds this run already, the run goes on."""
-    task: Literal["arithmetic", "inbox"] = "arithmetic"
+    task: TaskName = "arithmetic"
     """What to learn."""
-    level: Literal["addition", "subtraction", "three_digits"] = "addition"
+    level: Level = "addition"
     """Of arithmetic."""
     policy: str | None = None
     """A Hugging Face folder or hub id; None: the task's own tiny policy, warmed up first if nobody has done it."""
@@ -88,7 +88,7 @@ async def _main(arguments: CommandLine) -> None:
     if arguments.threads < 1:
         raise ConfigError(f"threads: expected at least 1, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
-    task = arithmetic(arguments.level) if arguments.task == "arithmetic" else inbox()
+    task = bundled_task(arguments.task, arguments.level)
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
     # The reward first: a key that is missing is to be said before the warm-up, and not after.
     async with _reward(arguments, task) as reward:
@@ -118,7 +118,7 @@ async def _reward(arguments: CommandLine, task: Task) -> AsyncIterator[RewardFun
         return
     rewards = Rewards()
     if arguments.reward == "judge_and_rules":
-        rewards = Rewards(judge_weight=arguments.judge_weight, rules=task.rules.rules, gates=task.rules.gates)
+        rewards = replace(task.rules, judge_weight=arguments.judge_weight)
     if arguments.service:
         client = Client(arguments.service)
         _say(f"judge of {arguments.service}, with its own rubric and orders")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from ruler.agreement import agree
@@ -121,7 +122,7 @@ def step_metrics(
     scores = [score for result in results if isinstance(result, ScoredGroup) for score in result.scores]
     return {
         "reward/mean": known_mean(rewards),
-        "reward/std": _deviation(rewards),
+        "reward/std": stdev(rewards) if len(rewards) > 1 else None,
         "truth/mean": known_mean(episode.truth for episode in episodes),
         "truth/agreement": known_mean(agreements),
         "groups/zero_spread": known_mean(float(spread <= _EQUAL_REWARDS) for spread in spreads),
@@ -198,11 +199,3 @@ def known_mean(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are known; None where none is."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    """Standard deviation, n - 1; None for fewer than two."""
-    mean = known_mean(values)
-    if mean is None or len(values) < 2:
-        return None
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -244,8 +244,10 @@ def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"out: {folder} has {', '.join(others)} and no settings.json: it is not the folder of a run"
             )
         return
-    if checkpoints.latest(folder / "checkpoints") is None and not (metrics.exists() and any(_steps(metrics))):
-        return  # nothing was learnt: whatever was wrong may be put right
+    if checkpoints.latest(folder / "checkpoints") is None:
+        lines = read_lines(metrics) if metrics.exists() else []
+        if not any("reward/mean" in line for line in lines):
+            return  # nothing was learnt: whatever was wrong may be put right
     ours = json.loads(json.dumps(settings))
     try:
         theirs = json.loads(path.read_bytes())
@@ -259,10 +261,6 @@ def _check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{name}: this run has {ours.get(name)!r}, the one in {folder} has {theirs.get(name)!r}; "
                 "take another folder, or the same settings to go on"
             )
-
-
-def _steps(metrics: Path) -> list[int]:
-    return [line["step"] for line in read_lines(metrics) if "reward/mean" in line]
 
 
 def _write(path: Path, settings: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import platformdirs
 import torch
@@ -33,8 +33,8 @@ from ruler.errors import ConfigError
 from trainer.held_out import HeldOut, attempts, mean_truth, measure
 from trainer.policy import Policy
 from trainer.tasks import Demonstration, Task, TinyPolicy
-from trainer.tasks.arithmetic import arithmetic
-from trainer.tasks.inbox import inbox
+from trainer.tasks.arithmetic import Level
+from trainer.tasks.bundled import TaskName, bundled_task
 from trainer.tiny import make_tiny_policy
 
 _STEPS_BETWEEN_CHECKS = 50
@@ -223,8 +223,8 @@ def _digest(tiny: TinyPolicy) -> str:
 
 
 def main(
-    task: Literal["arithmetic", "inbox"] = "arithmetic",
-    level: Literal["addition", "subtraction", "three_digits"] = "addition",
+    task: TaskName = "arithmetic",
+    level: Level = "addition",
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
@@ -237,7 +237,7 @@ def main(
         out: where warm policies are kept; None: in the user's cache, where `trainer.train` looks for them.
     """
     torch.set_num_threads(1)  # as `trainer.train` has it
-    chosen = arithmetic(level) if task == "arithmetic" else inbox()
+    chosen = bundled_task(task, level)
     try:
         place = asyncio.run(warm_up(chosen, seed=seed, folder=out, show=_show))
     except ConfigError as error:
