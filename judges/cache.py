@@ -245,7 +245,14 @@ def _land(flights: dict[str, _Flight], key: str, flight: _Flight, done: asyncio.
 
 
 def _free(reply: JudgeReply) -> JudgeReply:
-    return replace(reply, usage=Usage(cache_hits=1), latency_seconds=0.0, from_cache=True)
+    return replace(
+        reply,
+        usage=Usage(cache_hits=1),
+        latency_seconds=0.0,
+        from_cache=True,
+        paid=reply.paid or reply.usage,
+        paid_seconds=reply.paid_seconds if reply.paid else reply.latency_seconds,
+    )
 
 
 def _passes(request: JudgeRequest, reply: JudgeReply) -> bool:

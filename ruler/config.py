@@ -355,7 +355,7 @@ def _simulated(module: ModuleType, values: dict[str, Any], truth: Quality | None
     if truth:
         features["truth"] = truth
     if feature not in features:
-        hint = " (truth is known to `ruler evaluate` and the trainer alone)" if feature == "truth" else ""
+        hint = " (`ruler evaluate`, `ruler audit` and the trainer know it)" if feature == "truth" else ""
         raise ConfigError(f"simulated: quality: expected one of {', '.join(features)}, got {feature!r}{hint}")
     judge: Judge = module.SimulatedJudge(features[feature], quality_name=feature, behaviour=module.Behaviour(**values))
     return judge

@@ -390,6 +390,10 @@ class JudgeReply:
     """Name of the judge that answered, where several could have."""
     distributions: Mapping[str, Mapping[int, float]] | None = None
     """Label -> score 0..100 -> probability, where the backend can read them."""
+    paid: Usage | None = None
+    """Of a reply that cost nothing, because it was there already: what it took when it was asked; else None."""
+    paid_seconds: float = 0.0
+    """The latency of that asking."""
 
 
 def usage_of(error: RulerError) -> Usage:

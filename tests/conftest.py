@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,17 @@ settings.register_profile(
 )
 settings.load_profile("default")
 # `make quick`: fewer examples; `make test` draws them all.
-settings.register_profile("quick", settings.get_profile("default"), max_examples=15)
+settings.register_profile("quick", settings.get_profile("default"), max_examples=5)
 
 ROOT = Path(__file__).parents[1]
+HEAVY = re.compile(r'^\w.*importorskip\("torch"\)|^(\w+ = )?load_litellm\(\)', re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make quick` leaves out files that load torch or litellm: seconds in every process, whatever they test."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return HEAVY.search(collection_path.read_text(encoding="utf-8")) is not None or None
 
 
 @pytest.fixture(scope="session", autouse=True)

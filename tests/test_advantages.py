@@ -407,6 +407,7 @@ def judged_groups(noise: float) -> tuple[list[list[float]], list[float]]:
     ],
     ids=["group", "none", "batch", "group x reliability", "none x reliability", "floor", "floor x reliability"],
 )
+@pytest.mark.slow
 def test_how_much_of_what_is_learned_is_noise(
     options: Options, weighted: bool, share_at_02: float, share_at_04: float
 ) -> None:

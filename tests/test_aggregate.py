@@ -219,6 +219,7 @@ class TestScores:
             merge(judged, pool(judged[:1]))
 
 
+@pytest.mark.slow
 class TestStandardErrors:
     @pytest.mark.parametrize(("size", "orders"), [(8, 2), (8, 4), (8, "full"), (4, 2), (4, 4), (3, "full"), (5, 4)])
     @pytest.mark.parametrize("num_groups", [1, 20])

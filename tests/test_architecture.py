@@ -18,7 +18,10 @@ HEAVY |= {"tenacity", "platformdirs", "redis", "starlette", "jinja2", "prometheu
 FOUNDATIONS = ["ruler.errors", "ruler.messages", "ruler.types"]
 EDGES = {
     f"ruler.{name}"
-    for name in ("cli", "client", "config", "records", "results", "progress", "reading", "service", "tokens")
+    for name in (
+        *("audit", "cli", "client", "config", "evaluation", "records", "results", "progress", "reading", "service"),
+        *("stored_results", "tokens"),
+    )
 }
 # What only some rooms know.
 OWNERS = {

@@ -24,6 +24,8 @@ from tests.local_server import LocalServer, Response, completion, error, user_te
 from tests.redis_server import RedisServer, redis_server_fixture  # noqa: F401 - pytest finds it by its name
 from tests.test_cli import COMMAND, group, lines, run, write
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments: str | Path, exit_code: int = 0, **options) -> str:
     """Standard output of the command, run in this process."""

@@ -12,6 +12,8 @@ import pytest
 
 from tests.test_cli import group, lines, run, write
 
+pytestmark = pytest.mark.slow
+
 NOISY = "simulated?quality=hash&noise=0.2&slot_bias=0.3"
 
 

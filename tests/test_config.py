@@ -74,7 +74,7 @@ def test_a_hosted_judge_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://127.0.0.1:9/v1#m?seed=1&seed=2", "'seed' is given twice"),
         ("http://127.0.0.1:9/v1?temperature=0#m", "settings come after the model"),
         ("simulated?quality", "key=value"),
-        ("simulated?quality=truth", "truth is known to `ruler evaluate` and the trainer alone"),
+        ("simulated?quality=truth", "`ruler audit` and the trainer know it"),
         ("simulated?quality=best", "quality: expected one of length, hash, got 'best'"),
         ("simulated?noise=-1", "noise: expected at least 0, got -1.0"),
         ("simulated?noise=a", "noise: cannot use 'a'"),

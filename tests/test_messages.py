@@ -652,6 +652,7 @@ class TestOpenAI:
         assert read_messages(odd) == Conversation((Message("assistant", ("x",)),), "eos")
 
 
+@pytest.mark.slow
 def test_litellm_objects(monkeypatch):
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     expected = Message("assistant", tool_calls=(ToolCall("f", '{"x": 1}'),), reasoning="why")

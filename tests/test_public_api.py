@@ -71,7 +71,9 @@ def test_the_fields() -> None:
         return " ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
 
     assert fields(ruler.JudgeRequest) == "messages schema ids sampling repeat prefix_chars check"
-    assert fields(ruler.JudgeReply) == ("text model usage latency_seconds finish_reason from_cache judge distributions")
+    assert fields(ruler.JudgeReply) == (
+        "text model usage latency_seconds finish_reason from_cache judge distributions paid paid_seconds"
+    )
     assert fields(ruler.JudgeInfo) == (
         "backend model base_url sampling context_tokens count_tokens images prefix_cache "
         "cacheable input_price output_price"

@@ -207,6 +207,7 @@ def test_each_kept_line_answers_for_one_group(tmp_path):
     file.close()
 
 
+@pytest.mark.slow
 def test_a_plain_file_cut_anywhere_in_its_last_line_is_continued(tmp_path):
     path = tmp_path / "out.jsonl"
     last = scored("é", rollouts=(Score("é", 0.5, note='é\ud800 "\\'),))
@@ -226,6 +227,7 @@ def test_a_plain_file_cut_anywhere_in_its_last_line_is_continued(tmp_path):
         assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_compressed_file_cut_anywhere_is_continued(tmp_path):
     path = tmp_path / "out.jsonl.gz"
     write(path, scored("a"))

@@ -60,3 +60,31 @@ def test_truth_that_is_missing_for_one_rollout_is_no_number() -> None:
     known.learn(one, {"r1": 1.0})
     with pytest.raises(ConfigError, match="not known"):
         shown(known, one)
+
+
+def test_another_ruler_lays_out_again_what_was_learned() -> None:
+    known, one = lookup(), group("42", "41")
+    known.learn(one, {"r1": 1.0, "r2": 0.0})
+    assert shown(known, one)
+    known.ruler = Ruler(ScriptedJudge([]), reference=True)
+    told = Group.of(["42", "41"], task="What is 6 times 7?", id="told", reference="42")
+    known.learn(told, {"r1": 1.0, "r2": 0.0})
+    assert shown(known, told) == {"r1": 1.0, "r2": 0.0}
+    assert shown(known, one) == {"r1": 1.0, "r2": 0.0}
+
+
+def test_the_truth_of_a_text_can_be_told() -> None:
+    known = lookup()
+    known.know("task", "answer", 0.75)
+    assert known("task", "answer") == 0.75
+    with pytest.raises(ConfigError, match="not known"):
+        known("another task", "answer")
+
+
+def test_a_text_with_a_different_truth_in_each_group_has_the_mean() -> None:
+    known = lookup()
+    known.learn(group("42", "41", id="a"), {"r1": 1.0, "r2": 0.0})
+    known.learn(group("42", "forty-two", id="b"), {"r1": 0.0, "r2": 1.0})
+    assert shown(known, group("42", "41", id="a")) == {"r1": 0.5, "r2": 0.0}
+    known.forget(group("42", "forty-two", id="b"))
+    assert shown(known, group("42", "41", id="a")) == {"r1": 1.0, "r2": 0.0}

@@ -130,9 +130,9 @@ async def _reward(arguments: CommandLine, task: Task) -> AsyncIterator[RewardFun
     truth = TruthLookup()
     loaded = load_judges(read_settings(judge=_with_truth(arguments.judge), cache=arguments.cache), truth=truth)
     try:
-        truth.ruler = Ruler(loaded.judges, rubric=task.rubric, orders=arguments.orders)
-        _say(f"judge {truth.ruler.judge_name}")
-        yield by_judge(truth.ruler.score_many, rewards, truth=truth)
+        ruler = truth.ruler = Ruler(loaded.judges, rubric=task.rubric, orders=arguments.orders)
+        _say(f"judge {ruler.judge_name}")
+        yield by_judge(ruler.score_many, rewards, truth=truth)
     finally:
         await loaded.close()
 

@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ruler.aggregate import Reliability
-from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
+from ruler.agreement import Agreement, GroupAgreement, first_wins, shorter_wins, summarise
 from ruler.cli import exits
 from ruler.cli.arguments import (
     AdaptiveOption,
@@ -41,23 +42,35 @@ from ruler.cli.arguments import (
     new_ruler,
     read_orders,
 )
-from ruler.cli.tables import agreement_table, reliability_text, say, show, usage_text
-from ruler.config import LoadedJudges, load_judges, read_settings
+from ruler.cli.evaluate_text import agreement_table, difference_text, further_table, noise_text
+from ruler.cli.tables import reliability_text, say, show, usage_text
+from ruler.comparison import Difference, PairNoise, difference, pair_noise
+from ruler.config import LoadedJudges, Settings, load_judges, read_settings
 from ruler.errors import ConfigError
-from ruler.packing import pack as layout
+from ruler.evaluation import agreements, has_truth, scores_of, source_of
+from ruler.packing import PromptOptions, pack
 from ruler.plan import MAX_BLOCK
 from ruler.records import LabelledGroup
 from ruler.results import failure_records, usage_record
+from ruler.rubric import DEFAULT_RUBRIC
 from ruler.scoring import Ruler
+from ruler.stored_results import stored_results
 from ruler.truth_lookup import TruthLookup
 from ruler.types import FailedGroup, Group, ScoredGroup, Usage
 
-FEW_CLUSTERS = 20
+FEW_CLUSTERS = 10
+JUDGE, SHORTER, FIRST = "judge", "shorter_wins", "first_wins"
 
 
 def evaluate(
     groups: GroupsArgument,
     judge: JudgeOption = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores", help="What `ruler score --out` wrote, as a row of its own; repeatable.", metavar="FILE"
+        ),
+    ] = None,
     rubric: RubricOption = None,
     limit: LimitOption = None,
     concurrency: ConcurrencyOption = 16,
@@ -71,6 +84,9 @@ def evaluate(
     min_gap: Annotated[
         float, typer.Option("--min-gap", min=0.0, help="Count pairs whose truth differs by this much or more.")
     ] = 0.0,
+    apart: Annotated[
+        list[str] | None, typer.Option("--apart", help="A source to report, but leave out of `all`; repeatable.")
+    ] = None,
     orders: OrdersOption = "1",
     adaptive: AdaptiveOption = False,
     min_orders: MinOrdersOption = None,
@@ -87,76 +103,70 @@ def evaluate(
 
     Accuracy: share of pairs of one group with different truth that the scores order rightly, ties half; averaged in
     a group first, then over the groups of a source, then over sources. `simulated?quality=truth` scores by truth
-    itself. Exit status as of `ruler score`.
+    itself. With --scores alone nobody is asked. Exit status as of `ruler score`.
     """
     source = GroupSource(groups, strict, limit)
-    labelled = [item for item in source if len(item.truth) == len(item.group.rollouts) > 1]
+    labelled = [item for item in source if has_truth(item)]
     source.require_groups()
     if not labelled:
         raise ConfigError(f"{groups}: truth: no group of two or more has it on every rollout")
+    stored = {str(path): stored_results(str(path), [item.group for item in labelled]) for path in scores or ()}
+    rows: dict[str, Sequence[ScoredGroup | FailedGroup | None]] = {}
+    ruler: Ruler | None = None
+    if judge or not stored:
+        chosen = read_settings(
+            settings,
+            judge=judge,
+            fallback=fallback,
+            policy=policy,
+            cache=cache,
+            cache_mode=cache_mode,
+            max_cost_usd=max_cost_usd,
+            max_total_tokens=max_total_tokens,
+        )
+        options = {
+            "orders": read_orders(orders),
+            "adaptive": adaptive,
+            "min_orders": min_orders,
+            "max_block": max_block,
+            "context_tokens": context_tokens,
+            "notes": notes,
+            "reasoning": reasoning,
+            "reference": reference,
+            "shared_text": shared_text,
+            "concurrency": concurrency,
+        }
+        ruler, rows[JUDGE] = _ask(chosen, rubric, options, labelled)
+    rows |= stored
+    shown = PromptOptions(reasoning=reasoning, reference=reference, shared_text=shared_text)
+    report = _Report(
+        compare(rows, labelled, shown, min_gap=min_gap, apart=apart or ()),
+        results=rows,
+        without_truth=source.groups - len(labelled),
+        bad_lines=source.bad_lines,
+        min_gap=min_gap,
+    )
+    if json_report:
+        typer.echo(json.dumps(report.record(ruler), ensure_ascii=False))
+    else:
+        report.print(ruler)
+    raise typer.Exit(exits.status_of(report.failures, source.bad_lines))
+
+
+def _ask(
+    settings: Settings, rubric: Path | None, options: dict[str, Any], labelled: Sequence[LabelledGroup]
+) -> tuple[Ruler, list[ScoredGroup | FailedGroup]]:
     truth = TruthLookup()
     for item in labelled:
         truth.learn(item.group, item.truth)
-    chosen = read_settings(
-        settings,
-        judge=judge,
-        fallback=fallback,
-        policy=policy,
-        cache=cache,
-        cache_mode=cache_mode,
-        max_cost_usd=max_cost_usd,
-        max_total_tokens=max_total_tokens,
-    )
-    loaded = load_judges(chosen, truth=truth)
-    ruler = new_ruler(
-        loaded,
-        chosen,
-        rubric,
-        orders=read_orders(orders),
-        adaptive=adaptive,
-        min_orders=min_orders,
-        max_block=max_block,
-        context_tokens=context_tokens,
-        notes=notes,
-        reasoning=reasoning,
-        reference=reference,
-        shared_text=shared_text,
-        concurrency=concurrency,
-    )
-    truth.ruler = ruler
+    loaded = load_judges(settings, truth=truth)
+    ruler = truth.ruler = new_ruler(loaded, settings, rubric, **options)
     try:
-        results = asyncio.run(_score(ruler, loaded, labelled))
+        return ruler, asyncio.run(_score(ruler, loaded, labelled))
     except KeyboardInterrupt:
         kept = "what the judge answered is in the cache" if loaded.store else "nothing was kept (--cache off)"
         typer.echo(f"interrupted: {kept}", err=True)
         raise typer.Exit(exits.INTERRUPTED) from None
-    failures = [result for result in results if isinstance(result, FailedGroup)]
-    rows = _compare(ruler, labelled, results, min_gap)
-    usage = sum((result.usage for result in results), Usage())
-    agrees = Reliability.of(results)
-    skipped = source.groups - len(labelled)
-    if json_report:
-        report: dict[str, Any] = {
-            "judge": ruler.judge_name,
-            "rubric": ruler.rubric.id,
-            "prompt_version": ruler.prompt_version,
-            "min_gap": min_gap,
-            "rows": {name: asdict(row) for name, row in rows.items()},
-            "failures": failure_records(results),
-            "without_truth": skipped,
-            "bad_lines": source.bad_lines,
-            "reliability": agrees.value,
-            "usage": usage_record(usage),
-        }
-        typer.echo(json.dumps(report, ensure_ascii=False))
-    else:
-        show(agreement_table(rows["judge"], rows["shorter_wins"], rows["first_wins"]))
-        for failure in failures:
-            say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
-        typer.echo(_explain(ruler, rows["judge"], usage, skipped))
-        if agrees.value is not None:
-            typer.echo(reliability_text(agrees.value, agrees.num_groups))
-    raise typer.Exit(exits.status_of(failures, source.bad_lines))
 
 
 async def _score(
@@ -168,61 +178,135 @@ async def _score(
         await loaded.close()
 
 
-def _compare(
-    ruler: Ruler,
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Rows of scores against truth, all on the groups that every row has scores for."""
+
+    rows: dict[str, Agreement]
+    """By name: those given, then the trivial rules."""
+    noise: dict[str, PairNoise]
+    """Of the rows given."""
+    differences: dict[tuple[str, str], Difference]
+    """Of every row given to those given after it and to the trivial rules."""
+
+
+def compare(
+    rows: dict[str, Sequence[ScoredGroup | FailedGroup | None]],
     labelled: Sequence[LabelledGroup],
-    results: Sequence[ScoredGroup | FailedGroup],
+    shown: PromptOptions,
+    *,
     min_gap: float,
-) -> dict[str, Agreement]:
-    """The judge and the trivial rules on the same groups: those that the judge did not fail."""
-    rows: dict[str, list[GroupAgreement]] = {"judge": [], "shorter_wins": [], "first_wins": []}
-    failed: Counter[str] = Counter()
-    for item, result in zip(labelled, results, strict=True):
-        group = item.group
-        origin = str(group.metadata.get("source") or "(no source)")
-        if isinstance(result, FailedGroup):
-            failed[origin] += 1
-            continue
-        lengths = _lengths(ruler, group)
-        # A tied group's rollouts read the same: no scorer can order them.
-        scores = [0.0 if score is None else score for score in result.scores]
-        split_key = group.metadata.get("split_key")
-        for name, values in (
-            ("judge", scores),
-            ("shorter_wins", shorter_wins(lengths)),
-            ("first_wins", first_wins(len(lengths))),
-        ):
-            rows[name].append(
-                agree(
-                    values,
-                    [item.truth[rollout.id] for rollout in group.rollouts],
-                    min_gap=min_gap,
-                    group_id=group.id,
-                    source=origin,
-                    cluster=None if split_key is None else str(split_key),
-                )
-            )
-    return {name: summarise(row, failed=failed) for name, row in rows.items()}
+    apart: Sequence[str],
+) -> Comparison:
+    """The rows and two trivial rules on the same groups: those that no row failed or lacks."""
+    failed = Counter(
+        source_of(item.group)
+        for item, *results in zip(labelled, *rows.values(), strict=True)
+        if any(isinstance(result, FailedGroup) for result in results)
+    )
+    scored = {
+        name: [None if result is None else scores_of(result) for result in results] for name, results in rows.items()
+    }
+    complete = [all(values is not None for values in column) for column in zip(*scored.values(), strict=True)]
+    chosen = [item for item, whole in zip(labelled, complete, strict=True) if whole]
+    gaps = {source_of(item.group): min_gap for item in chosen}
+    lengths = [_lengths(item.group, shown) for item in chosen]
+    given: dict[str, Sequence[Sequence[float] | None]] = {
+        name: [one for one, whole in zip(values, complete, strict=True) if whole] for name, values in scored.items()
+    }
+    trivial: dict[str, Sequence[Sequence[float] | None]] = {
+        SHORTER: [tuple(shorter_wins(one)) for one in lengths],
+        FIRST: [tuple(first_wins(len(one))) for one in lengths],
+    }
+    found: dict[str, list[GroupAgreement]] = {
+        name: agreements(chosen, values, min_gaps=gaps) for name, values in (given | trivial).items()
+    }
+    names = list(found)
+    return Comparison(
+        rows={name: summarise(own, failed=failed, apart=apart) for name, own in found.items()},
+        noise={name: pair_noise(found[name], apart=apart) for name in given},
+        differences={
+            (one, other): difference(found[one], found[other], apart=apart)
+            for place, one in enumerate(given)
+            for other in names[place + 1 :]
+        },
+    )
 
 
-def _lengths(ruler: Ruler, group: Group) -> list[int]:
-    """Characters of each rollout as it is laid out, uncut and with shared text in place; in the caller's order."""
-    length: dict[str, int] = {}
-    for rollout in layout(group, ruler.rubric, ruler.options).rollouts:
-        chars = sum(len(part) for part in rollout.parts if isinstance(part, str))
-        length |= dict.fromkeys(rollout.rollout_ids, chars)
-    return [length[rollout.id] for rollout in group.rollouts]
+def _lengths(group: Group, shown: PromptOptions) -> list[int]:
+    return list(pack(group, DEFAULT_RUBRIC, shown).num_chars.values())
 
 
-def _explain(ruler: Ruler, judge: Agreement, usage: Usage, skipped: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Report:
+    comparison: Comparison
+    results: dict[str, Sequence[ScoredGroup | FailedGroup | None]]
+    without_truth: int
+    bad_lines: int
+    min_gap: float
+
+    @property
+    def failures(self) -> list[FailedGroup]:
+        return [result for results in self.results.values() for result in results if isinstance(result, FailedGroup)]
+
+    def record(self, ruler: Ruler | None) -> dict[str, Any]:
+        asked = [result for result in self.results.get(JUDGE, ()) if result is not None]
+        made_by = {
+            "judge": ruler.judge_name if ruler else None,
+            "rubric": ruler.rubric.id if ruler else None,
+            "prompt_version": ruler.prompt_version if ruler else None,
+        }
+        return made_by | {
+            "min_gap": self.min_gap,
+            "rows": {name: asdict(row) for name, row in self.comparison.rows.items()},
+            "pair_noise": {name: asdict(noise) for name, noise in self.comparison.noise.items()},
+            "differences": [
+                {"row": one, "other": other, "verdict": found.verdict, **asdict(found)}
+                for (one, other), found in self.comparison.differences.items()
+            ],
+            "failures": failure_records(self.failures),
+            "without_truth": self.without_truth,
+            "bad_lines": self.bad_lines,
+            "reliability": Reliability.of(asked).value,
+            "usage": usage_record(sum((result.usage for result in asked), Usage())),
+        }
+
+    def print(self, ruler: Ruler | None) -> None:
+        rows = self.comparison.rows
+        for name in self.results:
+            if len(self.results) > 1:
+                say(f"== {name}")
+            show(agreement_table(rows[name], rows[SHORTER], rows[FIRST]))
+            show(further_table(rows[name]))
+        for failure in self.failures:
+            say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
+        if ruler:
+            asked = [result for result in self.results[JUDGE] if result is not None]
+            usage = sum((result.usage for result in asked), Usage())
+            num_failed = sum(isinstance(result, FailedGroup) for result in asked)
+            say(f"judge {ruler.judge_name}; {num_failed} groups failed; {usage_text(usage)}")
+        for (one, other), found in self.comparison.differences.items():
+            say(difference_text(one, other, found))
+        for name, noise in self.comparison.noise.items():
+            for line in (noise_text(noise) or "").splitlines():
+                say(line if len(self.results) == 1 else f"{name}: {line}")
+        typer.echo(_explain(rows[next(iter(self.results))], self.without_truth))
+        if JUDGE in self.results:
+            agrees = Reliability.of(result for result in self.results[JUDGE] if result is not None)
+            if agrees.value is not None:
+                typer.echo(reliability_text(agrees.value, agrees.num_groups))
+
+
+def _explain(row: Agreement, without_truth: int) -> str:
     lines = [
-        f"judge {ruler.judge_name}; {judge.overall.failed} groups failed; {usage_text(usage)}",
+        "",
         "mixed: groups whose truth differs, of all that were scored",
         "accuracy, with its 95 % interval: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
         "shorter, first: the accuracy of two trivial rules: the shorter wins, the first in the file wins",
+        "top-1: groups in which the rollout with the highest score is a best one; r: correlation inside the group",
     ]
-    if any(0 < row.clusters < FEW_CLUSTERS for row in judge.sources):
-        lines.append(f"intervals from fewer than {FEW_CLUSTERS} tasks are too narrow, and are missing below 2")
-    if skipped:
-        lines.append(f"{skipped} groups without truth on every rollout, or of one rollout, were left out")
+    if any(0 < source.clusters < FEW_CLUSTERS for source in row.sources):
+        lines.append(f"intervals from fewer than {FEW_CLUSTERS} tasks are rough, and are missing below 2")
+    if without_truth:
+        lines.append(f"{without_truth} groups without truth on every rollout, or of one rollout, were left out")
     return "\n".join(lines)

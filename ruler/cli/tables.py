@@ -10,7 +10,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ruler.agreement import Agreement, SourceAgreement
 from ruler.packing import PackedPrompt
 from ruler.packing.neutralise import neutralise
 from ruler.progress import cost_text
@@ -29,10 +28,11 @@ def show(renderable: RenderableType) -> None:
 
 def say(line: str, *, err: bool = False) -> None:
     """Prints one line that holds text of others: what could forge a second line, or steer a terminal, is shown."""
-    typer.echo(_visible(line), err=err)
+    typer.echo(visible(line), err=err)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """The text on one line: what could forge a second one, or steer a terminal, is shown."""
     return " ".join(neutralise(text)[0].split("\n"))
 
 
@@ -59,23 +59,23 @@ def reliability_text(value: float, num_groups: int) -> str:
 
 def group_table(result: ScoredGroup | FailedGroup) -> RenderableType:
     """One group: its rollouts with scores and notes, or why there are none."""
-    head = Text(f"{_visible(result.group_id)}  ", style="bold")
+    head = Text(f"{visible(result.group_id)}  ", style="bold")
     head.append(result.status, style={"scored": "green", "tied": "yellow"}.get(result.status, "red"))
     head.append(f"  judge {result.judge}", style="dim")
     if isinstance(result, FailedGroup):
-        return Group(head, Text(f"  {result.reason}: {_visible(result.message)}\n"))
+        return Group(head, Text(f"  {result.reason}: {visible(result.message)}\n"))
     if result.status == "tied":
         return Group(head, Text("  all rollouts read the same: nothing was asked, there is no score\n"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("rollout", "score", "", "note"):
         table.add_column(name, justify="right" if name == "score" else "left")
     for rollout in result.rollouts:
-        note = Text(f"reads like {_visible(rollout.same_as)}" if rollout.same_as else _visible(rollout.note or ""))
+        note = Text(f"reads like {visible(rollout.same_as)}" if rollout.same_as else visible(rollout.note or ""))
         if rollout.flags:
             note.append(f" [{', '.join(rollout.flags)}]", style="yellow")
         bar = Text("█" * round((rollout.score or 0) * _BAR_WIDTH), style="cyan")
         error = "" if rollout.stderr is None else f" ± {rollout.stderr:.2f}"
-        table.add_row(Text(_visible(rollout.id)), _number(rollout.score, digits=2) + error, bar, note)
+        table.add_row(Text(visible(rollout.id)), number_text(rollout.score, digits=2) + error, bar, note)
     usage = result.usage
     tokens = f"{usage.input_tokens:,} input, {usage.output_tokens:,} output tokens\n"
     return Group(head, table, Text(f"{_orders_text(result)}{tokens}", style="dim"))
@@ -97,7 +97,7 @@ def cache_table(judges: Mapping[str, tuple[int, Usage]]) -> RenderableType:
     for name, (entries, usage) in judges.items():
         counts = (entries, usage.calls, usage.input_tokens, usage.output_tokens)
         cost = "unknown" if usage.cost_usd is None else f"${usage.cost_usd:,.4f}"
-        table.add_row(Text(_visible(name)), *(f"{count:,}" for count in counts), cost)
+        table.add_row(Text(visible(name)), *(f"{count:,}" for count in counts), cost)
     return table
 
 
@@ -126,45 +126,10 @@ def prompt_table(prompts: Sequence[PackedPrompt], totals: Sequence[int]) -> Rend
             f"{'='.join(prompt.rollouts[label])}{f' (-{cut:,})' if (cut := prompt.cut_chars[label]) else ''}"
             for label in prompt.labels
         ]
-        table.add_row(str(prompt.order), str(prompt.block), f"{total:,}", Text(_visible(", ".join(shown))))
+        table.add_row(str(prompt.order), str(prompt.block), f"{total:,}", Text(visible(", ".join(shown))))
     return table
 
 
-def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> RenderableType:
-    """Judge against truth, a row a source, beside the two trivial rules."""
-    # Narrow, for a terminal of 80 columns: without its source a row says nothing.
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True, header_style="underline")
-    table.add_column("source", overflow="fold", min_width=12)
-    for name in ("mixed", "pairs", "accuracy", "95 %", "tau-b", "ties"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("shorter", justify="right", style="dim", no_wrap=True)
-    table.add_column("first", justify="right", style="dim", no_wrap=True)
-    rows = zip(
-        (*judge.sources, judge.overall),
-        (*shorter.sources, shorter.overall),
-        (*first.sources, first.overall),
-        strict=True,
-    )
-    for row, short, one in rows:
-        if row is judge.overall:
-            table.add_section()
-        table.add_row(
-            Text(_visible(row.source)),
-            f"{row.mixed_groups}/{row.groups}",
-            str(row.pairs),
-            _number(row.accuracy),
-            _interval(row),
-            _number(row.tau_b),
-            _number(row.tie_rate),
-            _number(short.accuracy),
-            _number(one.accuracy),
-        )
-    return table
-
-
-def _number(value: float | None, *, digits: int = 3) -> str:
+def number_text(value: float | None, *, digits: int = 3) -> str:
+    """With so many decimals; a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(row: SourceAgreement) -> str:
-    return "-" if row.accuracy_interval is None else "{:.3f}–{:.3f}".format(*row.accuracy_interval)

@@ -114,6 +114,16 @@ class PackedGroup:
         """Rollout id -> id of the first rollout that reads the same, which may be itself."""
         return {name: rollout.rollout_ids[0] for rollout in self.rollouts for name in rollout.rollout_ids}
 
+    @property
+    def num_chars(self) -> dict[str, int]:
+        """Rollout id -> characters of its text as it is laid out, with shared texts in place; in the caller's order."""
+        length = {
+            name: sum(len(part) for part in rollout.parts if isinstance(part, str))
+            for rollout in self.rollouts
+            for name in rollout.rollout_ids
+        }
+        return {rollout.id: length[rollout.id] for rollout in self.group.rollouts}
+
     def prompt(self, shown: Sequence[int], *, order: int = 0, block: int = 0) -> PackedPrompt:
         """The prompt that shows these rollouts (indices into `rollouts`) in this order.
 

@@ -101,6 +101,7 @@ async def test_closing_answers_what_is_in_flight() -> None:
     assert [(await item).value for item in asked] == [4, 9]
 
 
+@pytest.mark.slow
 async def test_a_dropped_one_ends_its_thread_and_lets_go() -> None:
     owner = Squares()
     squares = thread_for(owner)

@@ -96,7 +96,14 @@ async def test_the_second_asking_is_free_and_the_same() -> None:
     again, asked = cached(store, [])
     second = await again(question())
     assert first == answer(distributions={"KQX": {70: 1.0}})
-    assert second == replace(first, usage=HIT, latency_seconds=0.0, from_cache=True)
+    assert second == replace(
+        first,
+        usage=HIT,
+        latency_seconds=0.0,
+        from_cache=True,
+        paid=first.usage,
+        paid_seconds=first.latency_seconds,
+    )
     assert (len(inner.requests), len(asked.requests)) == (1, 0)
     (text,) = store.texts.values()
     kept = Entry.from_json(text)

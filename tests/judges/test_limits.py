@@ -245,6 +245,7 @@ async def test_a_judge_that_shares_an_endpoint_keeps_to_its_token_limit_too() ->
     assert strict.limits.tokens_per_minute == 1_100
 
 
+@pytest.mark.slow
 async def test_the_last_minute_counts_for_judges_made_later() -> None:
     info = JudgeInfo(backend="test", model="the last minute")
     time = FakeTime()

@@ -159,6 +159,7 @@ PIECES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(PIECES, st.from_regex(r"[A-Z]{3,4}", fullmatch=True))
 def test_the_decisions_draw_what_guided_decoding_draws(pieces: list[str], id: str) -> None:

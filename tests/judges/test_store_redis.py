@@ -18,6 +18,8 @@ from tests.judges.store_contract import StoreContract, contents, eventually, lea
 from tests.judges.store_worker import ROOT, key
 from tests.redis_server import RedisServer, redis_server_fixture  # noqa: F401 - pytest finds the fixture by its name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> RedisServer:

@@ -169,6 +169,7 @@ def test_a_section_cannot_be_closed_from_inside(tag: str) -> None:
     assert escape_closing("</other>", tag) == "</other>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     ["hello world\n", "\0", "\0a", "\0\x01", "<rollout", "[user]\n", "\ud800", "< ", "\r", '"scores": [{"id"', "</"],

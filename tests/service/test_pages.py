@@ -36,6 +36,8 @@ from tests.service.judged_groups import (
     service_with_pages,
 )
 
+pytestmark = pytest.mark.slow
+
 ORIGIN = "http://127.0.0.1:8000"
 KEYS = {"ops": "OPS_KEY", "team": "TEAM_KEY", "other": "OTHER_KEY"}
 TAGS = frozenset(

@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests, and what `make quick` leaves out."""
+"""Fixtures of the trainer's tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,6 @@ import pytest
 
 if TYPE_CHECKING:
     from trainer.policy import Policy
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Files that load torch are slow whatever they test: two seconds in every process, before the first test."""
-    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
-        return None
-    return 'importorskip("torch")' in collection_path.read_text(encoding="utf-8") or None
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_cli import group, lines, run, write
+
+pytestmark = pytest.mark.slow
+
+
+def labelled(number: int = 20, **extra: Any) -> list[dict[str, Any]]:
+    """Groups of three: the shorter the better, but for every fifth."""
+    records = []
+    for n in range(number):
+        record = group(f"g{n}", [f"best {n}", f"middling {n} " + "x" * 30, f"worst {n} " + "x" * 90], **extra)
+        truth = (1.0, 0.5, 0.0) if n % 5 else (0.0, 0.5, 1.0)
+        for rollout, value in zip(record["rollouts"], truth, strict=True):
+            rollout["truth"] = value
+        records.append(record)
+    return records
+
+
+@pytest.fixture
+def twenty(tmp_path: Path) -> Path:
+    return write(tmp_path / "g.jsonl", labelled())
+
+
+def test_it_says_whether_the_judge_beats_the_trivial_rules(twenty: Path) -> None:
+    said = run("evaluate", twenty, "-j", "simulated?quality=truth").stdout.decode()
+    assert "judge against shorter wins: +0.200 (" in said
+    assert "): better" in said
+    alike = run("evaluate", twenty, "-j", "simulated").stdout.decode()
+    assert "judge against shorter wins: the same accuracy on every group" in alike
+    assert "judge against first wins: the same accuracy on every group" in alike
+
+
+def test_the_further_figures_are_there(twenty: Path) -> None:
+    done = run("evaluate", twenty, "-j", "simulated", "--json")
+    overall = json.loads(done.stdout)["rows"]["judge"]["overall"]
+    assert overall["top_1"] == pytest.approx(0.8)
+    assert 0 < overall["r"] < 1
+    assert overall["failure_rate"] == 0.0
+    said = run("evaluate", twenty, "-j", "simulated").stdout.decode()
+    assert "top-1" in said
+    assert "0/20" in said
+
+
+def test_binary_truth_is_set_beside_noise(tmp_path: Path) -> None:
+    records = labelled(40)
+    for n, record in enumerate(records):
+        for rollout in record["rollouts"]:
+            rollout["truth"] = float(rollout["truth"] == 1.0 and n < 30)
+    path = write(tmp_path / "g.jsonl", records)
+    said = run("evaluate", path, "-j", "simulated").stdout.decode()
+    assert "on pairs equal to truth with 20 % (" in said
+    assert "of 10 groups with nothing to tell apart 100 % (" in said
+    report = json.loads(run("evaluate", path, "-j", "simulated", "--json").stdout)
+    assert report["pair_noise"]["judge"]["noise"]["overall"]["value"] == pytest.approx(0.2)
+    assert "noise" not in run("evaluate", write(tmp_path / "h.jsonl", labelled()), "-j", "simulated").stdout.decode()
+
+
+def test_a_source_that_is_apart_is_reported_and_in_no_mean(tmp_path: Path) -> None:
+    odd = labelled(5, source="odd")
+    for record in odd:
+        record["group_id"] = f"odd {record['group_id']}"
+        for rollout, truth in zip(record["rollouts"], (0.0, 0.5, 1.0), strict=True):
+            rollout["truth"] = truth
+    path = write(tmp_path / "g.jsonl", [*labelled(5, source="even"), *odd])
+    report = json.loads(run("evaluate", path, "-j", "simulated", "--apart", "odd", "--json").stdout)
+    judge = report["rows"]["judge"]
+    assert [(row["source"], row["apart"], row["accuracy"]) for row in judge["sources"]] == [
+        ("even", False, pytest.approx(0.8)),
+        ("odd", True, 0.0),
+    ]
+    assert judge["overall"]["accuracy"] == pytest.approx(0.8)
+    assert b"odd (apart)" in run("evaluate", path, "-j", "simulated", "--apart", "odd").stdout
+
+
+def test_stored_scores_are_compared_and_nobody_is_asked(twenty: Path, tmp_path: Path) -> None:
+    for name, judge in (("a", "simulated"), ("b", "simulated?quality=hash")):
+        run("score", twenty, "-j", judge, "-o", tmp_path / f"{name}.jsonl", "--cache", "off")
+    a, b = str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")
+    done = run("evaluate", twenty, "--scores", a, "--scores", b, "--json", RULER_JUDGE="simulated?failure=1")
+    report = json.loads(done.stdout)
+    assert list(report["rows"]) == [a, b, "shorter_wins", "first_wins"]
+    assert report["rows"][a]["overall"]["accuracy"] == pytest.approx(0.8)
+    assert report["usage"]["calls"] == 0
+    assert report["judge"] is None
+    pair = next(one for one in report["differences"] if (one["row"], one["other"]) == (a, b))
+    assert (pair["overall"]["groups"], pair["verdict"]) == (20, "better")
+    said = run("evaluate", twenty, "--scores", a, "--scores", b).stdout.decode()
+    assert f"{a} against {b}: +" in said.replace("\n", " ")
+
+
+def test_another_judge_is_asked_about_what_was_scored_before(twenty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    run("score", twenty, "-j", "simulated?quality=hash", "-o", out)
+    report = json.loads(run("evaluate", twenty, "--scores", out, "-j", "simulated?quality=truth", "--json").stdout)
+    assert list(report["rows"]) == ["judge", str(out), "shorter_wins", "first_wins"]
+    assert report["rows"]["judge"]["overall"]["accuracy"] == 1.0
+    assert report["differences"][0]["verdict"] == "better"
+
+
+def test_rows_are_compared_on_the_groups_that_all_have(twenty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    run("score", twenty, "-j", "simulated", "-o", out, "--limit", "8")
+    report = json.loads(run("evaluate", twenty, "--scores", out, "-j", "simulated?quality=hash", "--json").stdout)
+    assert {row["overall"]["groups"] for row in report["rows"].values()} == {8}
+
+
+def test_stored_failures_count_as_such(twenty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    run("score", twenty, "-j", "simulated?failure=0.5&attempts=1", "-o", out)
+    failed = sum(line["status"] == "failed" for line in lines(out))
+    assert 0 < failed < 20
+    done = run("evaluate", twenty, "--scores", out, "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert report["rows"][str(out)]["overall"]["failed"] == failed == len(report["failures"])
+    assert report["rows"]["shorter_wins"]["overall"]["groups"] == 20 - failed
+
+
+def test_scores_of_other_groups_are_an_error_in_one_line(twenty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    run("score", write(tmp_path / "h.jsonl", [group("h", ["a", "b"])]), "-j", "simulated", "-o", out)
+    done = run("evaluate", twenty, "--scores", out)
+    assert done.returncode == 2
+    assert b"holds none of the 20 groups" in done.stderr
+    assert done.stderr.count(b"\n") == 1
