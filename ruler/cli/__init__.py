@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ruler.cli import cache, exits
+from ruler.cli.audit import audit
 from ruler.cli.evaluate import evaluate
 from ruler.cli.pack import pack
 from ruler.cli.score import score
@@ -44,6 +45,7 @@ def options(version: VersionOption = False) -> None:
 app.command()(score)
 app.command()(pack)
 app.command()(evaluate)
+app.command()(audit)
 app.command()(serve)
 app.add_typer(cache.app, name="cache")
 
