@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRAINER := $(VENV)/.trainer
 ENGINES := $(VENV)/.engines
+GROUPS = $${RULER_DATA:-../shared/data}
+SIMULATED := simulated?quality=truth&noise=0.5&scale=30&offset=35
 
-.PHONY: help setup engines demo train test check quick bench format clean
+.PHONY: help setup engines demo train test check quick bench timings format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,11 +61,15 @@ quick: check ## check and the fast tests, for every commit
 test: engines ## all tests
 	$(BIN)/pytest -n auto
 
-bench: $(ENGINES) ## speed, tokens, windows, orders, the layer around the judge (on the groups in RULER_DATA), service, trainer
-	$(BIN)/python -m benchmarks.speed
+bench: $(READY) ## judges (simulated), rules and truth on the groups in RULER_DATA, noise, orders, tokens: under five minutes
+	$(BIN)/python -m benchmarks.judge_vs_truth $(GROUPS)/*.jsonl* --judge '$(SIMULATED)' --out runs/judge_vs_truth
+	$(BIN)/python -m benchmarks.noise_recovery $(GROUPS)/gsm8k.jsonl.gz --seeds 10
+	$(BIN)/python -m benchmarks.orders --groups 500
 	$(BIN)/python -m benchmarks.tokens
 	$(BIN)/python -m benchmarks.windows
-	$(BIN)/python -m benchmarks.orders
+
+timings: $(ENGINES) ## speed: packing, the layer around the judge, service, trainer; about ten minutes
+	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.judge_layer
 	$(BIN)/python -m benchmarks.service
 	$(BIN)/python -m benchmarks.trainer speed --rounds 2 --steps 6

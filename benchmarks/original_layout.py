@@ -1,8 +1,11 @@
 """The prompt layout of the first relative judge, for comparison: written from a description of it, not from its code.
 
 System message: what the task is, grading standards. User message: the shared messages as one JSON list in `<context>`,
-then each trajectory's remaining messages as a JSON list in `<trajectory id="1">`, in the order they came. JSON is
-dumped with escapes for everything that is not ASCII; tool calls stay JSON inside JSON; ids are positions.
+the first trajectory's tools, then each trajectory's remaining messages as a JSON list in `<trajectory id="1">`, in the
+order they came. JSON is dumped with escapes for everything that is not ASCII; tool calls stay JSON inside JSON; ids are
+positions. Where all trajectories are equal, or there is one, one stands whole as the first, and nothing is shared.
+
+One thing is not copied: a slip indented some of its system message's lines by eight spaces.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ruler.types import ChatMessage
 
 # Its wording is its authors'; these sentences say the same at the same length.
 _SYSTEM = """\
@@ -27,25 +32,37 @@ better, the difference of scores should be large.
 """
 
 
-def original_prompt(task: Sequence[Mapping[str, Any]], rollouts: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """System and user text for rollouts that come after the shared task messages."""
-    words, context, trajectories = original_parts(task, rollouts)
-    return "".join([words, context, *trajectories])
+def original_messages(
+    task: Sequence[Mapping[str, Any]],
+    rollouts: Sequence[Sequence[Mapping[str, Any]]],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> tuple[ChatMessage, ...]:
+    """System and user message for rollouts that come after the shared task messages."""
+    words, context, trajectories = original_parts(task, rollouts, tools=tools)
+    return ({"role": "system", "content": words}, {"role": "user", "content": "".join([context, *trajectories])})
 
 
 def original_parts(
-    task: Sequence[Mapping[str, Any]], rollouts: Sequence[Sequence[Mapping[str, Any]]]
+    task: Sequence[Mapping[str, Any]],
+    rollouts: Sequence[Sequence[Mapping[str, Any]]],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[str, str, list[str]]:
-    """That text as (fixed words, shared messages, one text a rollout)."""
+    """That text as (fixed words, shared messages and tools, one text a trajectory)."""
     lists = [[*task, *messages] for messages in rollouts]
     shared = 0
-    for column in zip(*lists, strict=False):
-        if any(message != column[0] for message in column[1:]):
-            break
-        shared += 1
+    if all(messages == lists[0] for messages in lists):
+        lists = lists[:1]
+    else:
+        for column in zip(*lists, strict=False):
+            if any(message != column[0] for message in column[1:]):
+                break
+            shared += 1
     context = f"<context>\n{json.dumps(lists[0][:shared])}\n</context>\n\n" if shared else ""
+    listed = f"<available_tools>\n{json.dumps(tools)}\n</available_tools>\n\n" if tools else ""
     trajectories = [
         f'<trajectory id="{number}">\n{json.dumps(messages[shared:])}\n</trajectory>'
         for number, messages in enumerate(lists, 1)
     ]
-    return _SYSTEM, f"{context}Trajectories:", [f"\n\n{text}" for text in trajectories]
+    return _SYSTEM, f"{context}{listed}Trajectories:", [f"\n\n{text}" for text in trajectories]

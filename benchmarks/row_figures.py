@@ -1,0 +1,168 @@
+"""What the rows of a comparison are worth: agreement with truth, noise, differences, cost."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from benchmarks.rows import Answer, Row
+from benchmarks.sources import APART, MIN_GAPS
+from ruler import Usage
+from ruler.agreement import Agreement, GroupAgreement, summarise
+from ruler.comparison import Difference, PairNoise, difference, pair_noise
+from ruler.evaluation import agreements, source_of
+from ruler.records import LabelledGroup
+
+CostUnit: TypeAlias = Literal["tokens", "usd"]
+
+CHECKED = "binary"
+"""The `truth_kind` of sources where a checker said right or wrong: what pair-equivalent noise is defined on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What it takes to ask once, in the mean over the groups that were asked; a cache changes nothing."""
+
+    calls: float
+    tokens: float
+    """Input and output."""
+    usd: float | None
+    """None where a price is unknown."""
+    seconds: float
+    """Sum of the latencies of a group's questions, not the time that passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One row in numbers."""
+
+    row: Row
+    groups: tuple[GroupAgreement, ...]
+    agreement: Agreement
+    noise: PairNoise
+    cost: Cost | None
+    """None where nobody is asked."""
+    versus_base: Difference | None
+    """Accuracy less that of the same judge's base row; for rows without a judge, of the first judge's. None where there
+    is no such row, and for that row itself."""
+    base: str | None
+    """The name of that row."""
+
+
+def figures_of(rows: Sequence[Row], labelled: Sequence[LabelledGroup], base_setting: str) -> list[Figures]:
+    """The figures of every row, in order.
+
+    Args:
+        rows: with unique names.
+        labelled: the groups that the rows speak of.
+        base_setting: the setting of a judge that its others are compared with.
+    """
+    measured = {row.name: _agreements(row, labelled) for row in rows}
+    bases = {row.judge: row.name for row in rows if row.setting == base_setting}
+    first = next(iter(bases.values()), None)
+    found = []
+    for row in rows:
+        own = measured[row.name]
+        base = bases.get(row.judge, first)
+        versus = None if base in (None, row.name) else difference(own, measured[str(base)], apart=APART)
+        found.append(
+            Figures(
+                row=row,
+                groups=tuple(own),
+                agreement=summarise(own, failed=_failed(row, labelled), apart=APART),
+                noise=pair_noise(_checked(own, labelled), apart=APART),
+                cost=_cost(row),
+                versus_base=versus,
+                base=None if versus is None else base,
+            )
+        )
+    return found
+
+
+def cheapest_within(figures: Sequence[Figures], unit: CostUnit, margin: float = 0.01) -> tuple[Figures, Figures] | None:
+    """(the cheapest row whose accuracy is at most `margin` under the best, the best); None without any with a cost."""
+    known = with_cost(figures, unit)
+    if not known:
+        return None
+    best = max(known, key=lambda one: (accuracy(one), -cost_in(one, unit)))
+    near = [one for one in known if accuracy(one) >= accuracy(best) - margin]
+    return min(near, key=lambda one: (cost_in(one, unit), -accuracy(one))), best
+
+
+def with_cost(figures: Sequence[Figures], unit: CostUnit) -> list[Figures]:
+    """The rows that have both an accuracy and a known cost."""
+    return [
+        one
+        for one in figures
+        if one.agreement.overall.accuracy is not None and one.cost is not None and getattr(one.cost, unit) is not None
+    ]
+
+
+def accuracy(figures: Figures) -> float:
+    """Over all sources; only of a row that has one."""
+    assert figures.agreement.overall.accuracy is not None
+    return figures.agreement.overall.accuracy
+
+
+def cost_in(figures: Figures, unit: CostUnit) -> float:
+    """The cost of one group; only of a row that has one."""
+    assert figures.cost is not None
+    return float(getattr(figures.cost, unit))
+
+
+def figures_record(figures: Figures) -> dict[str, Any]:
+    """One row of results.json."""
+    row = figures.row
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "judge": row.judge,
+        "setting": row.setting,
+        "overall": asdict(figures.agreement.overall),
+        "sources": [asdict(source) for source in figures.agreement.sources],
+        "pair_noise": asdict(figures.noise),
+        "cost": figures.cost and asdict(figures.cost),
+        "versus": figures.versus_base
+        and {"row": figures.base, "verdict": figures.versus_base.verdict, **asdict(figures.versus_base)},
+        "failures": row.failures,
+        "scores": {name: answer.scores and list(answer.scores) for name, answer in row.answers.items()},
+    }
+
+
+def even_if_tied(answer: Answer | None, size: int) -> Sequence[float] | None:
+    """The scores; equal ones where all rollouts read the same; None where it failed or says nothing."""
+    if answer is None or answer.failure is not None:
+        return None
+    return (0.0,) * size if answer.scores is None else answer.scores
+
+
+def _agreements(row: Row, labelled: Sequence[LabelledGroup]) -> list[GroupAgreement]:
+    scores = [even_if_tied(row.answers.get(item.group.id), len(item.group.rollouts)) for item in labelled]
+    return agreements(labelled, scores, min_gaps=MIN_GAPS)
+
+
+def _failed(row: Row, labelled: Sequence[LabelledGroup]) -> Mapping[str, int]:
+    failures = row.failures
+    return Counter(source_of(item.group) for item in labelled if item.group.id in failures)
+
+
+def _checked(groups: Sequence[GroupAgreement], labelled: Sequence[LabelledGroup]) -> list[GroupAgreement]:
+    """Those whose truth a checker gave; where a file does not say, 0 and 1 alone are taken for that."""
+    kinds = {item.group.id: item.group.metadata.get("truth_kind", CHECKED) for item in labelled}
+    return [group for group in groups if kinds[group.group_id] == CHECKED]
+
+
+def _cost(row: Row) -> Cost | None:
+    asked = [answer for answer in row.answers.values() if answer.usage.calls]
+    if row.judge is None or not asked:
+        return None
+    usage = sum((answer.usage for answer in asked), Usage())
+    return Cost(
+        calls=usage.calls / len(asked),
+        tokens=(usage.input_tokens + usage.output_tokens) / len(asked),
+        usd=None if usage.cost_usd is None else usage.cost_usd / len(asked),
+        seconds=math.fsum(answer.seconds for answer in asked) / len(asked),
+    )
