@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from random import Random
 
 from benchmarks.rows import Answer, Row
@@ -57,8 +58,9 @@ def _flipped(item: LabelledGroup, share: float, seed: int) -> tuple[float, ...]:
     """Truth, each rollout's mirrored in the group's range with this probability: of 0 and 1 that exchanges them."""
     truth = truth_of(item)
     rng = Random(f"{seed} {share} {item.group.rollouts_digest}")
-    middle = min(truth) + max(truth)
-    return tuple(middle - value if rng.random() < share else value for value in truth)
+    # Exactly: a mirrored value has to tie with the others of its kind, and 0.1 + 0.3 - 0.1 is not 0.3 in floats.
+    middle = Fraction(min(truth)) + Fraction(max(truth))
+    return tuple(float(middle - Fraction(value)) if rng.random() < share else value for value in truth)
 
 
 def _random(group: Group, seed: int) -> tuple[float, ...]:

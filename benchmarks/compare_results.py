@@ -14,15 +14,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmarks.command import run_command
 from benchmarks.sources import APART, MIN_GAPS
 from ruler.agreement import GroupAgreement, agree, summarise
+from ruler.cli.tables import say
 from ruler.comparison import Difference, difference
-from ruler.errors import ConfigError, RulerError
+from ruler.errors import ConfigError
 from ruler.records import first_fault
+
+_Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class _Group(BaseModel):
@@ -31,32 +35,33 @@ class _Group(BaseModel):
     digest: str
     source: str
     cluster: str | None
-    truth: list[float]
+    truth: list[_Number]
 
 
 class _Row(BaseModel):
     model_config = ConfigDict(extra="ignore")
     name: str
     failures: dict[str, str]
-    scores: dict[str, list[float] | None]
+    scores: dict[str, list[_Number] | None]
 
 
 class Results(BaseModel):
     """What a results.json says, as far as it is compared."""
 
     model_config = ConfigDict(extra="ignore")
+    rubric: str
     groups: list[_Group]
     rows: list[_Row]
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """The results in the file.
+        """The results in the file, or in the results.json of the folder.
 
         Raises:
             ConfigError: it cannot be read, or is something else; names the field.
         """
         try:
-            return cls.model_validate(json.loads(path.read_bytes()))
+            return cls.model_validate(json.loads((path / "results.json" if path.is_dir() else path).read_bytes()))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
         except ValidationError as error:
@@ -73,7 +78,8 @@ class Results(BaseModel):
         for row in self.rows:
             if row.name == name:
                 return row
-        raise ConfigError(f"--rows: no row {name!r}; there are {', '.join(row.name for row in self.rows)}")
+        known = "".join(f"\n  {row.name}" for row in self.rows)
+        raise ConfigError(f"--rows: no row {name!r}; there are:{known}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,8 @@ def compare(before: Results, after: Results, rows: tuple[str, str] | None = None
     known = {group.id: group for group in before.groups}
     for group in after.groups:
         other = known.get(group.id)
-        if other and (other.truth, other.digest) != (group.truth, group.digest):
-            raise ConfigError(f"group {group.id!r}: has another truth, or other rollouts, in the second file")
+        if other and other != group:
+            raise ConfigError(f"group {group.id!r}: truth, source, cluster or rollouts differ in the second file")
     shared = {group.id: known[group.id] for group in after.groups if group.id in known}
     after_names = {row.name for row in after.rows}
     pairs = [rows] if rows else [(row.name, row.name) for row in before.rows if row.name in after_names]
@@ -112,7 +118,7 @@ def compare(before: Results, after: Results, rows: tuple[str, str] | None = None
         second = [group for group in second if group.group_id in in_both]
         found.append(
             Compared(
-                name=old if old == new else f"{old} → {new}",
+                name=old if old == new else f"{old} -> {new}",
                 before=summarise(first, apart=APART).overall.accuracy,
                 after=summarise(second, apart=APART).overall.accuracy,
                 change=difference(second, first, apart=APART),
@@ -132,16 +138,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("after", type=Path)
     parser.add_argument("--rows", nargs=2, metavar=("OLD", "NEW"), help="a row of the first file, one of the second")
     options = parser.parse_args(arguments)
-    try:
-        rows = tuple(options.rows) if options.rows else None
-        found = compare(Results.read(options.before), Results.read(options.after), rows)
-    except RulerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: _run(options.before, options.after, tuple(options.rows) if options.rows else None))
+
+
+def _run(old: Path, new: Path, rows: tuple[str, str] | None) -> int:
+    before, after = Results.read(old), Results.read(new)
+    found = compare(before, after, rows)
+    if before.rubric != after.rubric:
+        say(f"the rubrics differ: {before.rubric}, then {after.rubric}")
+    names = [{row.name for row in results.rows} for results in (before, after)]
+    for where, only in (("first", names[0] - names[1]), ("second", names[1] - names[0])):
+        for name in sorted(only) if rows is None else ():
+            say(f"only in the {where}: {name}")
+    say(f"{len({group.id for group in before.groups} & {group.id for group in after.groups}):,} groups are in both")
     width = max(len(row.name) for row in found)
-    print(f"{'':{width}}  before  after   change")
+    say(f"{'':{width}}  before  after   change")
     for row in found:
-        print(f"{row.name:{width}}  {_number(row.before)}   {_number(row.after)}   {_change(row.change)}")
+        say(f"{row.name:{width}}  {_number(row.before)}   {_number(row.after)}   {_change(row.change)}")
     return 0
 
 

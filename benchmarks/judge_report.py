@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from benchmarks.judge_rows import BASE
-from benchmarks.plots import Bin, ForestRow, Point, Priced, Reference, Series, calibration, forest, frontier, positions
-from benchmarks.report import Cell, Column, Figure, Notice, Report, Section, Side, SideBySide, Table, number
+from benchmarks.judge_report_detail import calibration_section, disagreements_section, positions_section
+from benchmarks.plots import ForestRow, Priced, Reference, forest, frontier
+from benchmarks.report import Cell, Column, Figure, Notice, Report, Section, Table, number
 from benchmarks.report import Row as TableRow
+from benchmarks.report_names import Names
 from benchmarks.row_figures import (
-    CHECKED,
+    FEW_FAILURES,
     CostUnit,
     Figures,
     accuracy,
     cheapest_within,
     cost_in,
-    even_if_tied,
+    rivals,
     with_cost,
 )
 from benchmarks.sources import APART, MIN_GAPS
-from ruler import DEFAULT_RUBRIC, PackedPrompt, Rubric
+from ruler import Rubric
 from ruler.agreement import SourceAgreement
-from ruler.audit import position_effects
-from ruler.evaluation import cluster_of, source_of, truth_of
-from ruler.intervals import Estimate, Interval, Unit, design
-from ruler.packing import pack
+from ruler.comparison import Difference, difference
+from ruler.evaluation import source_of
+from ruler.intervals import Estimate, Interval
 from ruler.records import LabelledGroup
 
-_BINS = 10
-_DISAGREEMENTS = 6
-"""How many groups are shown for each judge."""
-_KINDS = {
-    "truth": "Truth",
-    "flips": "Truth with errors",
-    "rules": "Handwritten rules",
-    "trivial": "Trivial rules",
-    "jury": "All judges",
-}
+_WIDE = 0.05
+"""An interval wider than that says little of a difference of a point."""
 _TOLERANCE = (
     "How much noise training bears is disputed: random flips of up to 15 % of rewards stayed within 2 points of clean "
     "training (arXiv 2604.07666), wrong labels cost 8 to 10 % on mathematics and 5 to 12 % on text-to-SQL (arXiv "
@@ -47,7 +39,12 @@ _TOLERANCE = (
 
 
 def judge_report(
-    figures: Sequence[Figures], labelled: Sequence[LabelledGroup], *, rubric: Rubric, command: str
+    figures: Sequence[Figures],
+    labelled: Sequence[LabelledGroup],
+    *,
+    rubric: Rubric,
+    command: str,
+    left_out: Mapping[str, int],
 ) -> Report:
     """All rows in one report.
 
@@ -56,42 +53,53 @@ def judge_report(
         labelled: the groups they speak of.
         rubric: what the judges were told to value.
         command: how to make it again.
+        left_out: what of the files is not among the groups.
     """
     judged = [one for one in figures if one.row.judge is not None]
-    bases = [one for one in figures if one.row.setting == BASE]
+    bases = [one for one in figures if one.is_base]
     sources = list(dict.fromkeys(source_of(item.group) for item in labelled))
-    sections = [_all_rows(figures), _by_source(figures, bases, sources)]
+    names = Names.of(bases)
+    sections = [_all_rows(figures, names)]
+    if pairs := rivals(figures):
+        sections.append(_rivals(pairs, names))
+    sections.append(_by_source(figures, bases, sources, names))
     if judged:
-        sections += [_noise(figures), _cost(judged), _positions(bases, labelled), _calibration(bases, labelled)]
-        sections += [_disagreements(one, labelled) for one in bases]
+        sections += [_noise(figures, names), _cost(judged, names), positions_section(judged, labelled, names)]
+        sections.append(calibration_section(bases, labelled, names))
+    if any(one.row.failures for one in figures):
+        sections.append(_failures(figures, names))
     sections.append(_method(sources))
+    sections += [disagreements_section(one, labelled, names) for one in bases]
     facts = [
         ("groups", f"{len(labelled):,} of {len(sources)} sources"),
         ("rollouts", f"{sum(len(item.group.rollouts) for item in labelled):,}"),
-        ("judges", ", ".join(dict.fromkeys(one.row.judge or "" for one in bases)) or "none"),
+        *((f"judge {names.letter(one)}".strip(), one.row.judge or "") for one in bases),
         ("rubric", rubric.id),
+        *((f"left out: {what}", f"{count:,}") for what, count in left_out.items() if count),
         ("command", command),
     ]
-    return Report("Judges against ground truth", _lead(figures, bases), facts, sections)
+    return Report("Judges against ground truth", _lead(figures, bases, names), facts, sections)
 
 
-def _lead(figures: Sequence[Figures], bases: Sequence[Figures]) -> str:
-    by_name = {one.row.name: one for one in figures}
+def _lead(figures: Sequence[Figures], bases: Sequence[Figures], names: Names) -> str:
+    rules = [one for one in figures if one.row.name in ("rules", "shorter wins", "first wins")]
     said = []
     for one in bases:
+        who = f"Judge {names.letter(one)}, {one.row.judge}" if names.letter(one) else str(one.row.judge)
         overall = one.agreement.overall
-        text = f"{one.row.judge}, asked once a group, orders {_rate(overall.accuracy, overall.accuracy_interval)} of "
-        text += f"pairs as truth does; the best rollout is found in {_rate(overall.top_1, overall.top_1_interval)} of "
-        text += "groups."
+        if overall.accuracy is None:
+            said.append(f"{who} ({one.row.setting}) has no scores to compare: {overall.failed:,} groups failed.")
+            continue
+        text = f"{who} ({one.row.setting}) orders {_rate(overall.accuracy, overall.accuracy_interval)} of pairs as "
+        text += "truth does"
+        if overall.accuracy_interval is None or overall.accuracy_interval[0] <= 0.5:
+            text += ", which is not shown to be better than a coin"
+        text += f". The best rollout is found in {_rate(overall.top_1, overall.top_1_interval)} of groups."
         noise = one.noise.noise.overall
-        if noise.value is not None:
-            text += f" On pairs that equals truth with {_percent(noise)} noise."
-        for name in ("shorter wins", "rules"):
-            versus = by_name[name].versus_base if name in by_name and by_name[name].base == one.row.name else None
-            if versus is not None and versus.overall.value is not None:
-                text += f" {_against(name, versus.overall, versus.verdict)}."
-        said.append(text)
-    if simulated := [one for one in bases if (one.row.judge or "").startswith("simulated")]:
+        if noise.value is not None and noise.value < 0.5:
+            text += f" On pairs that is as good as truth with {_percent(noise)} noise."
+        said.append(" ".join([text, *(_against(one, rule) for rule in rules)]))
+    if simulated := [one for one in bases if _is_simulated(one)]:
         who = "All judges are" if len(simulated) == len(bases) else f"{len(simulated)} of {len(bases)} judges are"
         who = "The judge is" if len(bases) == 1 else who
         said.append(
@@ -103,28 +111,34 @@ def _lead(figures: Sequence[Figures], bases: Sequence[Figures]) -> str:
     return "\n\n".join(said)
 
 
-def _against(name: str, other: Estimate, verdict: str) -> str:
-    """A sentence on the judge, from the other row's difference to it."""
-    assert other.value is not None
-    if verdict == "no difference shown" or verdict == "the same on every group":
-        return f"Against “{name}” there is {verdict.replace('the same', 'the same accuracy')}"
-    ends = "" if other.interval is None else f" ({100 * -other.interval[1]:+.1f} to {100 * -other.interval[0]:+.1f})"
-    how = "better" if verdict == "worse" else "worse"
-    return f"It is {how} than “{name}” by {abs(100 * other.value):.1f} points{ends}"
+def _is_simulated(one: Figures) -> bool:
+    return (one.row.judge or "").startswith("simulated")
 
 
-def _all_rows(figures: Sequence[Figures]) -> Section:
-    names = ("accuracy", "against the base", "tau-b", "top-1", "r", "ties", "failed", "sources")
-    columns = [Column("row", numeric=False), *map(Column, names)]
-    rows = [_table_row(one) for one in figures]
+def _against(one: Figures, rule: Figures) -> str:
+    """A sentence on the judge beside a rule; empty where there is no group that both scored."""
+    found = difference(one.groups, rule.groups, apart=APART)
+    value, interval = found.overall.value, found.overall.interval
+    if value is None:
+        return ""
+    if found.verdict not in ("better", "worse"):
+        return f"Against “{rule.row.name}” there is no difference shown."
+    ends = "" if interval is None else f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    return f"It is {found.verdict} than “{rule.row.name}” by {abs(100 * value):.1f} points{ends}."
+
+
+def _all_rows(figures: Sequence[Figures], names: Names) -> Section:
+    titles = ("accuracy", "against the base", "tau-b", "top-1", "r", "ties", "failed", "sources")
+    columns = [Column("row", numeric=False), *map(Column, titles)]
+    rows = [_table_row(one, names) for one in figures]
     plot = forest(
         [
             ForestRow(
                 label=one.row.setting or one.row.name,
                 value=one.agreement.overall.accuracy,
                 interval=one.agreement.overall.accuracy_interval,
-                group=_heading(one),
-                strong=one.row.setting == BASE,
+                group=names.heading(one),
+                strong=one.is_base,
             )
             for one in figures
         ],
@@ -133,11 +147,13 @@ def _all_rows(figures: Sequence[Figures]) -> Section:
         decimals=3,
     )
     text = (
+        "k is the number of orders in which a group is shown, all rollouts in one prompt; the other ways of asking, "
+        "and what the rules are, stand under “How it was measured”.\n\n"
         "Accuracy: share of pairs of one group with different truth that the scores order as truth does, ties half; "
         "averaged in a group first, then over the groups of a source, then over sources. Tau-b and r (Pearson's) are "
         "means over groups, too; top-1 is the share of groups in which the highest score is that of a best rollout.\n\n"
-        f"Against the base: the paired difference of accuracy to the row “{BASE}” of the same judge (for rows without "
-        "a judge: of the first one), on the groups that both scored."
+        "Against the base: the paired difference of accuracy to the first row of the same judge (for rows without a "
+        "judge: of the first judge), on the groups that both scored."
     )
     return Section(
         "All rows",
@@ -151,10 +167,10 @@ def _all_rows(figures: Sequence[Figures]) -> Section:
     )
 
 
-def _table_row(one: Figures) -> TableRow:
+def _table_row(one: Figures, names: Names) -> TableRow:
     overall = one.agreement.overall
     versus: Cell | str = "–"
-    if one.versus_base is not None:
+    if one.versus_base is not None and one.versus_base.overall.value is not None:
         versus = number(one.versus_base.overall.value, 3, interval=one.versus_base.overall.interval, signed=True)
         versus = Cell(versus.text, f"{versus.detail}: {one.versus_base.verdict}".strip(": "), versus.value)
     counted = [source for source in one.agreement.sources if not source.apart and source.accuracy is not None]
@@ -166,21 +182,39 @@ def _table_row(one: Figures) -> TableRow:
         number(overall.top_1, 3),
         number(overall.r, 3),
         number(overall.tie_rate, 3),
-        Cell(f"{overall.failed:,}", value=overall.failed),
+        Cell(f"{len(one.row.failures):,}", value=len(one.row.failures)),
         Cell(str(len(counted)), value=len(counted)),
     ]
-    return TableRow(cells, group=_heading(one), strong=one.row.setting == BASE)
+    return TableRow(cells, group=names.heading(one), strong=one.is_base)
 
 
-def _heading(one: Figures) -> str:
-    return _KINDS.get(one.row.kind) or one.row.judge or ""
+def _rivals(pairs: Sequence[tuple[Figures, Figures, Difference]], names: Names) -> Section:
+    rows = []
+    for one, other, found in pairs:
+        value, interval = found.overall.value, found.overall.interval
+        needed = found.groups_needed
+        cells: list[Cell | str] = [
+            f"{names.label(one)} against {names.label(other)}",
+            number(value, 3, interval=interval, signed=True),
+            found.verdict,
+            "" if needed is None else f"about {needed:,}",
+            str(found.overall.groups),
+        ]
+        rows.append(TableRow(cells))
+    titles = [Column("judges", numeric=False), Column("difference of accuracy"), Column("verdict", numeric=False)]
+    titles += [Column("groups that would show it"), Column("mixed groups of both")]
+    text = (
+        "The judges by their first rows, on the groups that both scored, pair by pair. “No difference shown” does not "
+        "say that there is none: the interval holds what there may be."
+    )
+    return Section("Judges against each other", text, [Table(titles, rows)])
 
 
-def _by_source(figures: Sequence[Figures], bases: Sequence[Figures], sources: Sequence[str]) -> Section:
+def _by_source(figures: Sequence[Figures], bases: Sequence[Figures], sources: Sequence[str], names: Names) -> Section:
     shown = [one for one in figures if one.row.kind in ("rules", "trivial", "jury")]
     shown = [*bases, *shown]
     columns = [Column("source", numeric=False), Column("mixed groups"), Column("pairs")]
-    columns += [Column(one.row.name) for one in shown]
+    columns += [Column(names.label(one)) for one in shown]
     by_source = [{row.source: row for row in one.agreement.sources} for one in shown]
     truth = {row.source: row for row in figures[0].agreement.sources}
     order = [source for source in sources if source not in APART] + [source for source in sources if source in APART]
@@ -207,50 +241,54 @@ def _accuracy_cell(row: SourceAgreement | None) -> Cell | str:
     return "–" if row is None else number(row.accuracy, 2, interval=row.accuracy_interval)
 
 
-def _noise(figures: Sequence[Figures]) -> Section:
-    columns = [Column("row", numeric=False), Column("noise, %"), Column("false signal, %"), Column("groups without")]
+def _noise(figures: Sequence[Figures], names: Names) -> Section:
+    titles = ("noise, %", "false signal, %", "its spread, %", "groups without a difference")
+    columns = [Column("row", numeric=False), *map(Column, titles)]
     rows = []
     for one in figures:
-        noise, false = one.noise.noise.overall, one.noise.false_signal.overall
+        noise, false, spread = one.noise.noise.overall, one.noise.false_signal.overall, one.noise.false_spread
         if noise.value is None:
             continue
         cells: list[Cell | str] = [
             one.row.setting or one.row.name,
             _percent_cell(noise),
             _percent_cell(false),
+            number(None if spread is None else 100 * spread, 0),
             str(false.groups),
         ]
-        rows.append(TableRow(cells, group=_heading(one), strong=one.row.setting == BASE))
+        rows.append(TableRow(cells, group=names.heading(one), strong=one.is_base))
     text = (
         "Pair-equivalent noise: with which probability each label of 0 or 1 would have to be flipped, for truth to "
         "order pairs as rightly as these scores do. Of sources only where a checker said right or wrong. False signal: "
-        "the share of groups in which all rollouts are equally right, or wrong, and the scores still differ; a trainer "
-        "that divides by the group's deviation makes as much of them as of the others."
+        "the share of groups in which all rollouts are equally right, or wrong, and the scores still differ; its "
+        "spread is how far they do, as a share of how far scores spread where there is something to tell apart. A "
+        "trainer that divides by the group's deviation makes as much of the ones as of the others."
     )
     return Section("Equal to truth with so much noise", text, [Notice(_TOLERANCE, "caution"), Table(columns, rows)])
 
 
-def _cost(judged: Sequence[Figures]) -> Section:
+def _cost(judged: Sequence[Figures], names: Names) -> Section:
     blocks: list[Figure | Notice | Table] = []
     units: tuple[tuple[CostUnit, str, str], ...] = (
-        ("tokens", "tokens a group", "tokens"),
         ("usd", "USD a group", "usd"),
+        ("tokens", "tokens a group", "tokens"),
     )
     for unit, label, name in units:
         known = with_cost(judged, unit)
         if not any(cost_in(one, unit) for one in known):
             continue  # of judges whose prices are unknown or 0
         points = [
-            Priced(_short(one), cost_in(one, unit), accuracy(one), one.agreement.overall.accuracy_interval)
+            Priced(names.label(one), _round(cost_in(one, unit)), accuracy(one), one.agreement.overall.accuracy_interval)
             for one in known
         ]
         plot = frontier(points, label, "pairwise accuracy")
         alt = f"Accuracy over {label}; the table of all rows has the figures"
         blocks.append(Figure(f"cost-{name}", plot, alt))
-        found = cheapest_within(judged, unit)
-        if found:
+        # What simulated judges cost is no choice of anybody's where there is a real one.
+        real = [one for one in judged if not _is_simulated(one)] or judged
+        if found := cheapest_within(real, unit):
             blocks.append(Notice(_recommendation(*found, unit), "recommendation"))
-    names = ("calls", "input and output tokens", "USD / 1,000 groups", "seconds", "accuracy")
+    titles = ("calls", "input and output tokens", "USD / 1,000 groups", "seconds", "accuracy")
     rows = [
         TableRow(
             [
@@ -261,16 +299,17 @@ def _cost(judged: Sequence[Figures]) -> Section:
                 number(one.cost.seconds, 2),
                 number(one.agreement.overall.accuracy, 3),
             ],
-            group=_heading(one),
-            strong=one.row.setting == BASE,
+            group=names.heading(one),
+            strong=one.is_base,
         )
         for one in judged
         if one.cost is not None
     ]
-    blocks.append(Table([Column("row", numeric=False), *map(Column, names)], rows))
+    blocks.append(Table([Column("row", numeric=False), *map(Column, titles)], rows))
     text = (
         "What asking about one group takes, whether a cache had the answer or not; seconds are the sum of latencies, "
-        "not the time that passes. On the line of the figure nothing is both cheaper and as accurate."
+        "not the time that passes. On the line of the figure nothing is both cheaper and as accurate; rows that failed "
+        f"on more than {FEW_FAILURES:.0%} of the groups are not in it."
     )
     return Section("Cost against quality", text, blocks)
 
@@ -279,119 +318,36 @@ def _recommendation(cheapest: Figures, best: Figures, unit: CostUnit) -> str:
     amount = f"{cost_in(cheapest, unit):,.0f} tokens" if unit == "tokens" else f"${cost_in(cheapest, unit):.4f}"
     text = f"Cheapest setting within 1 point of the best: {cheapest.row.name}, "
     text += f"{accuracy(cheapest):.3f} for {amount} a group"
+    interval = best.agreement.overall.accuracy_interval
+    if interval is None or interval[1] - interval[0] > _WIDE:
+        unsure = " These groups are too few to choose by: the interval of the best is wider than 5 points."
+    else:
+        unsure = ""
     if cheapest is best:
-        return f"{text}; it is the best, too."
-    times = cost_in(best, unit) / cost_in(cheapest, unit) if cost_in(cheapest, unit) else math.inf
-    return f"{text}. The best, {best.row.name}, has {accuracy(best):.3f} for {times:.1f} times as much."
-
-
-def _short(one: Figures) -> str:
-    return one.row.name if len(one.row.name) <= 40 else f"…{one.row.name[-39:]}"
-
-
-def _positions(bases: Sequence[Figures], labelled: Sequence[LabelledGroup]) -> Section:
-    units = {item.group.id: Unit(source_of(item.group), cluster_of(item.group), item.group.id) for item in labelled}
-    series = []
-    size = 0
-    for one in bases:
-        found = [(judged, units[name]) for name, answer in one.row.answers.items() for judged in answer.judged]
-        effects = position_effects([judged for judged, _ in found], [unit for _, unit in found]).sizes
-        chosen = next((own for own in effects if own.size == size), None) if size else next(iter(effects), None)
-        if chosen is None:
-            continue
-        size = chosen.size
-        points = [Point(slot, own.value, own.interval) for slot, own in enumerate(chosen.slots, 1)]
-        series.append(Series(f"{one.row.judge} ({chosen.prompts:,} prompts)", points))
-    text = (
-        f"What standing in a slot adds to a score: its mean over prompts of {size} rollouts, less the prompt's mean. "
-        "Orders come from the content, so slots and quality have nothing to do with each other, and a judge that does "
-        "not look at positions is at 0 everywhere. Other orders of the same group (k = 2, 4) take most of it out."
+        return f"{text}; it is the best, too.{unsure}"
+    more = (
+        "more" if not cost_in(cheapest, unit) else f"{cost_in(best, unit) / cost_in(cheapest, unit):.1f} times as much"
     )
-    if not series:
-        return Section("Positions", "No prompt showed two rollouts or more.")
-    plot = positions(series, "slot in the prompt", "added to the score", references=[Reference(0.0)])
-    return Section("Positions", text, [Figure("positions", plot, "Mean effect of each slot, by judge")])
+    return f"{text}. The best, {best.row.name}, has {accuracy(best):.3f} for {more}.{unsure}"
 
 
-def _calibration(bases: Sequence[Figures], labelled: Sequence[LabelledGroup]) -> Section:
-    checked = [item for item in labelled if item.group.metadata.get("truth_kind", CHECKED) == CHECKED]
-    checked = [item for item in checked if set(truth_of(item)) <= {0.0, 1.0} and source_of(item.group) not in APART]
-    blocks = []
-    for place, one in enumerate(bases, 1):
-        bins = _bins(one, checked)
-        if any(each.count for each in bins):
-            plot = calibration(bins, f"score of {one.row.judge}", "share that is right")
-            blocks.append(Figure(f"calibration-{place}", plot, f"Share of right rollouts by score of {one.row.judge}"))
-    text = (
-        "How often a rollout with such a score is right, over all groups with truth of 0 and 1. A relative judge "
-        "spreads its scores within each group, so it need not lie on the diagonal; a rise from left to right is what "
-        "matters, and a flat stretch is a range of scores that says nothing."
-    )
-    return Section("What a score means", text, blocks)
+def _round(cost: float) -> float:
+    """To three digits: the lengths of replies make the same question cost a little more or less."""
+    return float(f"{cost:.3g}")
 
 
-def _bins(one: Figures, labelled: Sequence[LabelledGroup]) -> list[Bin]:
-    by_bin: list[list[tuple[LabelledGroup, float, int]]] = [[] for _ in range(_BINS)]
-    for item in labelled:
-        answer = one.row.answers.get(item.group.id)
-        if answer is None or answer.scores is None:
-            continue
-        found: dict[int, list[float]] = {}
-        for score, true in zip(answer.scores, truth_of(item), strict=True):
-            found.setdefault(min(int(score * _BINS), _BINS - 1), []).append(true)
-        for place, truths in found.items():
-            by_bin[place].append((item, math.fsum(truths) / len(truths), len(truths)))
-    bins = []
-    for place, members in enumerate(by_bin):
-        # One stratum: bins hold few groups of most sources.
-        units = [
-            Unit("", f"{source_of(item.group)} {cluster_of(item.group) or item.group.id}", item.group.id)
-            for item, _, _ in members
-        ]
-        estimate = design(units).means([share for _, share, _ in members]).overall
-        count = sum(size for _, _, size in members)
-        bins.append(Bin(place / _BINS, (place + 1) / _BINS, estimate.value, estimate.interval, count))
-    return bins
-
-
-def _disagreements(one: Figures, labelled: Sequence[LabelledGroup]) -> Section:
-    worst = sorted(((_wrongness(one, item), item.group.id, item) for item in labelled), key=lambda found: found[:2])
-    blocks = [_side_by_side(one, item) for wrongness, _, item in worst[:_DISAGREEMENTS] if wrongness < 0]
-    text = (
-        "The groups in which the scores go against truth by most, summed over pairs. Read them: sometimes the judge is "
-        "right. Texts are as the judge was shown them."
-    )
-    return Section(f"Where {one.row.judge} and truth disagree most", text, blocks)
-
-
-def _wrongness(one: Figures, item: LabelledGroup) -> float:
-    """Mean over pairs of the score's difference in the direction of truth: below 0 where the judge is against it."""
-    scores = even_if_tied(one.row.answers.get(item.group.id), len(item.group.rollouts))
-    if scores is None:
-        return 0.0
-    truth = truth_of(item)
-    pairs = [
-        (scores[i] - scores[j]) * (1 if truth[i] > truth[j] else -1)
-        for i in range(len(truth))
-        for j in range(i)
-        if abs(truth[i] - truth[j]) > MIN_GAPS.get(source_of(item.group), 0.0)
-    ]
-    return math.fsum(pairs) / len(pairs) if pairs else 0.0
-
-
-def _side_by_side(one: Figures, item: LabelledGroup) -> SideBySide:
-    group = item.group
-    packed = pack(group, DEFAULT_RUBRIC)
-    whole: PackedPrompt = packed.prompt(range(len(packed.rollouts)))
-    shown = {name: "".join(map(str, r.parts)) for r in packed.rollouts for name in r.rollout_ids}
-    answer = one.row.answers[group.id]
-    sides = []
-    for place, rollout in enumerate(group.rollouts):
-        score = None if answer.scores is None else answer.scores[place]
-        facts = [("truth", f"{item.truth[rollout.id]:.2f}"), ("score", "–" if score is None else f"{score:.2f}")]
-        note = answer.notes[place] if answer.notes else None
-        sides.append(Side(rollout.id, facts, note or "", shown[rollout.id]))
-    return SideBySide(f"{group.id} ({source_of(group)})", whole.context, sides)
+def _failures(figures: Sequence[Figures], names: Names) -> Section:
+    rows = []
+    for one in figures:
+        reasons = Counter(failure.partition(":")[0] for failure in one.row.failures.values())
+        for reason, count in reasons.most_common():
+            group, said = next(each for each in one.row.failures.items() if each[1].partition(":")[0] == reason)
+            number_failed = Cell(f"{count:,}", value=count)
+            cells: list[Cell | str] = [one.row.setting or one.row.name, number_failed, reason, f"{group}: {said}"]
+            rows.append(TableRow(cells, group=names.heading(one)))
+    columns = [Column("row", numeric=False), Column("groups"), Column("reason", numeric=False)]
+    table = Table([*columns, Column("the first", numeric=False)], rows)
+    return Section("What failed", "Groups without scores, by reason. They enter no figure but “failed”.", [table])
 
 
 def _method(sources: Sequence[str]) -> Section:

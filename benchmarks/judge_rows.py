@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 from benchmarks.original_asking import ask_original
@@ -17,8 +17,7 @@ from ruler.types import FailedGroup, ScoredGroup, judge_info
 
 FORMS = ("listwise", "original", "pointwise", "pairwise", "tournament")
 """Ways of asking; the first is ours, with and without notes."""
-BASE = "k = 1"
-"""The setting that the others of a judge are compared with."""
+ORIGINAL = "original layout"
 _ORDERS: tuple[Orders, ...] = (1, 2, 4)
 
 
@@ -45,7 +44,22 @@ class Truths:
     def know(self, group: Group, task: str, texts: Mapping[str, str]) -> None:
         """Learns what each rollout of a group reads like where no Ruler lays it out: rollout id -> text."""
         for rollout, text in texts.items():
-            self._lookup.know(task, text, self._truth[group.id][rollout])
+            self._lookup.know(group.id, task, text, self._truth[group.id][rollout])
+
+
+def most_questions(groups: Sequence[Group], forms: Collection[str]) -> dict[str, int]:
+    """Form -> the most questions that it asks one judge, where groups fit into one prompt."""
+    sizes = [len(group.rollouts) for group in groups]
+    # Orders that come out equal are asked once: two rollouts have two, three have three.
+    listwise = sum(2 * sum(min(orders, size) for orders in (1, 2, 4)) for size in sizes)
+    counts = {
+        "listwise": listwise,
+        "original": len(sizes),
+        "pointwise": sum(sizes),
+        "pairwise": sum(size * (size - 1) for size in sizes),
+        "tournament": sum(2 * size - 2 for size in sizes),
+    }
+    return {form: counts[form] for form in FORMS if form in forms}
 
 
 async def judge_rows(
@@ -56,9 +70,8 @@ async def judge_rows(
     rubric: Rubric,
     forms: Collection[str] = FORMS,
     concurrency: int = 16,
-    done: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Row]:
-    """The rows of one judge, those of a judge that answers most cheaply first.
+    """The rows of one judge; the first is what the others are compared with.
 
     Args:
         judge: with its cache around it, orders that rows have in common are asked once.
@@ -67,7 +80,6 @@ async def judge_rows(
         rubric: what to value; the original layout has its own.
         forms: of FORMS.
         concurrency: groups in flight.
-        done: called for every group of the listwise rows that is done.
     """
     name = judge_info(judge).name
     if "listwise" in forms:
@@ -76,11 +88,11 @@ async def judge_rows(
                 setting = f"k = {orders}" + ", no notes" * (not notes)
                 calls = AsIfAsked()
                 ruler = Ruler(judge, rubric=rubric, orders=orders, notes=notes, concurrency=concurrency, on_call=calls)
-                answers = await listwise(ruler, groups, truths.tell, calls, done)
+                answers = await listwise(ruler, groups, truths.tell, calls)
                 yield Row(f"{name}: {setting}", "judge", answers, name, setting)
     if "original" in forms:
         answers = await ask_original(judge, groups, know=truths.know, concurrency=concurrency)
-        yield Row(f"{name}: original layout", "judge", answers, name, "original layout")
+        yield Row(f"{name}: {ORIGINAL}", "judge", answers, name, ORIGINAL)
     for form, ask in (("pointwise", ask_pointwise), ("pairwise", ask_pairwise), ("tournament", ask_tournament)):
         if form in forms:
             answers = await ask(judge, groups, tell=truths.tell, rubric=rubric, concurrency=concurrency)
@@ -93,9 +105,8 @@ async def jury_row(
     """All judges together, one order each: the mean of their scores."""
     calls = AsIfAsked()
     ruler = Ruler(judges, rubric=rubric, concurrency=concurrency, on_call=calls)
-    return Row(
-        "jury of all judges", "jury", await listwise(ruler, groups, truths.tell, calls), ruler.judge_name, "jury, k = 1"
-    )
+    answers = await listwise(ruler, groups, truths.tell, calls)
+    return Row(f"jury: {ruler.judge_name}", "jury", answers, ruler.judge_name, "jury, k = 1")
 
 
 async def listwise(
@@ -103,7 +114,6 @@ async def listwise(
     groups: Sequence[Group],
     tell: Tell,
     calls: AsIfAsked,
-    done: Callable[[], None] = lambda: None,
 ) -> dict[str, Answer]:
     """What a Ruler says of every group; `calls` is its `on_call`."""
     tell(ruler, [(group, group) for group in groups])
@@ -111,7 +121,6 @@ async def listwise(
     async with aclosing(ruler.score_stream(groups)) as results:
         async for _, result in results:
             answers[result.group_id] = _answer(result, calls)
-            done()
     return answers
 
 

@@ -17,22 +17,28 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.baseline_rows import baseline_rows
+from benchmarks.command import run_command
 from benchmarks.judge_report import judge_report
-from benchmarks.judge_rows import BASE, FORMS, Truths, judge_rows, jury_row
+from benchmarks.judge_rows import FORMS, Truths, judge_rows, jury_row, most_questions
 from benchmarks.report import write
-from benchmarks.row_figures import Figures, figures_of, figures_record
+from benchmarks.row_figures import Figures, figures_of, figures_record, rivals
 from benchmarks.rows import Row
-from ruler import DEFAULT_RUBRIC, Rubric
+from ruler import DEFAULT_RUBRIC, BudgetExceeded, Rubric
+from ruler.cli import exits
+from ruler.cli.tables import say
 from ruler.config import LoadedJudges, load_judges, read_settings
-from ruler.errors import ConfigError, RulerError
+from ruler.errors import ConfigError
 from ruler.evaluation import cluster_of, has_truth, source_of, truth_of
 from ruler.records import BadLine, LabelledGroup, read_labelled
 from ruler.types import judge_info
+
+_SHOWN = 10
+"""So many bad lines are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +52,10 @@ class Dataset:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark; returns the exit status: 0, or 2 for bad input."""
-    try:
-        asyncio.run(_run(_parser().parse_args(arguments)))
-    except (RulerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Runs the benchmark; returns the exit status, as of `ruler score`."""
+    options = _parser().parse_args(arguments)
+    kept = "nothing was kept (--cache off)" if options.cache == "off" else "what judges answered is in the cache"
+    return run_command(lambda: asyncio.run(_run(options)), kept=kept)
 
 
 def read_dataset(paths: Sequence[str], limit: int | None = None) -> Dataset:
@@ -89,18 +92,23 @@ def read_dataset(paths: Sequence[str], limit: int | None = None) -> Dataset:
     return Dataset(tuple(labelled.values()), without_truth, tuple(bad_lines))
 
 
-async def _run(options: argparse.Namespace) -> None:
+async def _run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     dataset = read_dataset(options.groups, options.limit)
-    for line in dataset.bad_lines:
-        print(f"bad line: {line}", file=sys.stderr)
+    for line in dataset.bad_lines[:_SHOWN]:
+        say(f"bad line: {line}", err=True)
+    if len(dataset.bad_lines) > _SHOWN:
+        say(f"bad line: and {len(dataset.bad_lines) - _SHOWN} more", err=True)
+    if dataset.without_truth:
+        say(f"{dataset.without_truth} groups without truth on every rollout, or of one rollout, are left out", err=True)
     rubric = DEFAULT_RUBRIC if options.rubric is None else Rubric.load(options.rubric)
     rows = [_said(row, start) for row in baseline_rows(dataset.labelled)]
     if options.judge:
         rows += await _asked(options, dataset, rubric, start)
     before = time.perf_counter()
-    figures = figures_of(rows, dataset.labelled, BASE)
-    report = judge_report(figures, dataset.labelled, rubric=rubric, command=_command(options))
+    figures = figures_of(rows, dataset.labelled)
+    left_out = {"bad lines": len(dataset.bad_lines), "groups without truth": dataset.without_truth}
+    report = judge_report(figures, dataset.labelled, rubric=rubric, command=_command(options), left_out=left_out)
     record = {
         "command": _command(options),
         "rubric": rubric.id,
@@ -109,11 +117,16 @@ async def _run(options: argparse.Namespace) -> None:
         "seconds": {"all": time.perf_counter() - start, "statistics": time.perf_counter() - before},
         "groups": [_group_record(item) for item in dataset.labelled],
         "rows": [figures_record(one) for one in figures],
+        "differences": [
+            {"row": one.row.name, "other": other.row.name, "verdict": found.verdict, **asdict(found)}
+            for one, other, found in rivals(figures)
+        ],
     }
     write(report, record, options.out)
-    _print(figures)
-    print(f"{options.out / 'report.html'}: {len(dataset.labelled)} groups, {len(rows)} rows, ", end="")
-    print(f"{time.perf_counter() - start:.0f} s, of which statistics {time.perf_counter() - before:.0f} s")
+    _show_figures(figures)
+    seconds = f"{time.perf_counter() - start:.0f} s, of which statistics {time.perf_counter() - before:.0f} s"
+    say(f"{options.out / 'report.html'}: {len(dataset.labelled)} groups, {len(rows)} rows, {seconds}")
+    return _status(rows, dataset)
 
 
 async def _asked(options: argparse.Namespace, dataset: Dataset, rubric: Rubric, start: float) -> list[Row]:
@@ -132,6 +145,11 @@ async def _asked(options: argparse.Namespace, dataset: Dataset, rubric: Rubric, 
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ConfigError(f"--judge: {twice[0]!r} is given twice")
+    # Before anybody is asked: hours of answers are not to find out that there is no place for them.
+    options.out.mkdir(parents=True, exist_ok=True)
+    questions = most_questions(groups, options.forms)
+    each = ", ".join(f"{form} {count:,}" for form, count in questions.items())
+    say(f"at most {sum(questions.values()):,} questions for each judge ({each}); what the cache has is free", err=True)
     rows = []
     try:
         for judge in loaded.judges:
@@ -148,19 +166,27 @@ async def _asked(options: argparse.Namespace, dataset: Dataset, rubric: Rubric, 
 
 
 def _said(row: Row, start: float) -> Row:
-    failed = f", {len(row.failures)} failed" if row.failures else ""
-    print(f"{time.perf_counter() - start:6.1f} s  {row.name}: {len(row.answers)} groups{failed}", file=sys.stderr)
+    failures = list(row.failures.values())
+    failed = f", {len(failures)} failed; the first: {failures[0]}" if failures else ""
+    say(f"{time.perf_counter() - start:6.1f} s  {row.name}: {len(row.answers)} groups{failed}", err=True)
     return row
 
 
-def _print(figures: Sequence[Figures]) -> None:
+def _status(rows: Sequence[Row], dataset: Dataset) -> int:
+    reasons = {failure.partition(":")[0] for row in rows for failure in row.failures.values()}
+    if BudgetExceeded.code in reasons:
+        return exits.BUDGET
+    return exits.FAILED if reasons or dataset.bad_lines else 0
+
+
+def _show_figures(figures: Sequence[Figures]) -> None:
     width = max(len(one.row.name) for one in figures)
-    print(f"{'':{width}}  accuracy  95 %         tau-b  top-1  ties   failed  tokens")
+    say(f"{'':{width}}  accuracy  95 %         tau-b  top-1  ties   failed  tokens")
     for one in figures:
         row = one.agreement.overall
         interval = "" if row.accuracy_interval is None else "{:.3f}-{:.3f}".format(*row.accuracy_interval)
         tokens = "" if one.cost is None else f"{one.cost.tokens:,.0f}"
-        print(
+        say(
             f"{one.row.name:{width}}  {_cell(row.accuracy)}     {interval:11}  {_cell(row.tau_b)}  {_cell(row.top_1)}  "
             f"{_cell(row.tie_rate)}  {row.failed:6}  {tokens:>6}"
         )
@@ -182,7 +208,7 @@ def _group_record(item: LabelledGroup) -> dict[str, Any]:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command without what a reader cannot use: where the output went, how many were in flight."""
+    """The command without what changes no figure or is of this machine alone, such as folders and the cache."""
     parts = ["python -m benchmarks.judge_vs_truth", *(Path(path).name for path in options.groups)]
     parts += [f"--judge {judge!r}" for judge in options.judge]
     if options.limit is not None:
@@ -191,6 +217,10 @@ def _command(options: argparse.Namespace) -> str:
         parts.append(f"--forms {','.join(options.forms)}")
     if options.rubric is not None:
         parts.append(f"--rubric {options.rubric.name}")
+    if options.max_cost_usd is not None:
+        parts.append(f"--max-cost-usd {options.max_cost_usd:g}")
+    if options.max_total_tokens is not None:
+        parts.append(f"--max-total-tokens {options.max_total_tokens}")
     return " ".join(parts)
 
 
@@ -202,7 +232,8 @@ def _forms(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """A count from the command line."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
@@ -225,15 +256,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a judge; repeatable, several are a jury, too",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="where results.json, report.md and report.html go")
-    add("--limit", type=_at_least_one, help="take only the first N groups of each source", metavar="N")
+    add("--limit", type=at_least_one, help="take only the first N groups of each source", metavar="N")
     add("--forms", type=_forms, default=FORMS, help=f"ways of asking, joined by commas (all: {','.join(FORMS)})")
     add("--rubric", type=Path, help="rubric file: .md, .txt or .toml", metavar="FILE")
     add("--settings", type=Path, help="TOML file of judge settings, else RULER_SETTINGS", metavar="FILE")
     add("--cache", help="where replies are kept: a file, redis://host:port/0, or off")
     add("--cache-mode", help="use; refresh: ask again; readonly: ask nothing, a miss fails the group")
     add("--max-cost-usd", type=float, help="ask nothing more before this would be passed", metavar="X")
-    add("--max-total-tokens", type=_at_least_one, help="as --max-cost-usd, in tokens", metavar="N")
-    add("--concurrency", type=_at_least_one, default=16, help="groups in flight at once", metavar="N")
+    add("--max-total-tokens", type=at_least_one, help="as --max-cost-usd, in tokens", metavar="N")
+    add("--concurrency", type=at_least_one, default=16, help="groups in flight at once", metavar="N")
     return parser
 
 

@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.command import run_command
 from benchmarks.judge_rows import Truths
-from benchmarks.judge_vs_truth import read_dataset
+from benchmarks.judge_vs_truth import at_least_one, read_dataset
 from judges.simulated import Behaviour, SimulatedJudge
 from ruler import Ruler
 from ruler.comparison import pair_noise
+from ruler.errors import GroupError
 from ruler.evaluation import agreements, scores_of
 from ruler.records import LabelledGroup
 
@@ -42,26 +45,31 @@ class Recovery:
         return statistics.fmean(self.estimates) - self.rate
 
 
-def main() -> None:
-    """Prints a line for every rate."""
+def main() -> int:
+    """Prints a line for every rate; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="+", metavar="GROUPS", help="JSONL files of groups with truth of 0 and 1")
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=at_least_one, default=50)
     options = parser.parse_args()
-    labelled = read_dataset(options.groups).labelled
-    print(f"{len(labelled)} groups, {options.seeds} seeds")
+    return run_command(lambda: _run(options.groups, options.seeds))
+
+
+def _run(paths: Sequence[str], seeds: int) -> int:
+    labelled = read_dataset(paths).labelled
+    print(f"{len(labelled)} groups, {seeds} seeds")
     print("flip rate  mean estimate  bias, points  intervals that hold it")
     for rate in RATES:
-        found = asyncio.run(recover(labelled, rate, range(options.seeds)))
+        found = asyncio.run(recover(labelled, rate, range(seeds)))
         mean = statistics.fmean(found.estimates)
-        print(f"{rate:9.2f}  {mean:13.4f}  {100 * found.bias:+12.2f}  {found.covered} of {options.seeds}")
+        print(f"{rate:9.2f}  {mean:13.4f}  {100 * found.bias:+12.2f}  {found.covered} of {seeds}")
+    return 0
 
 
 async def recover(labelled: Sequence[LabelledGroup], rate: float, seeds: Sequence[int]) -> Recovery:
     """The noise estimates of judges that flip at this rate, one a seed.
 
     Raises:
-        ValueError: no group has truth of 0 and 1 that differs.
+        GroupError: no group has truth of 0 and 1 that differs.
     """
     groups = [item.group for item in labelled]
     estimates = []
@@ -74,12 +82,11 @@ async def recover(labelled: Sequence[LabelledGroup], rate: float, seeds: Sequenc
         results = await ruler.score_many(groups)
         noise = pair_noise(agreements(labelled, [scores_of(result) for result in results])).noise.overall
         if noise.value is None:
-            raise ValueError("groups: none has truth of 0 and 1 that differs")
+            raise GroupError("groups: none has truth of 0 and 1 that differs")
         estimates.append(noise.value)
-        low, high = noise.interval or (0.0, 1.0)
-        covered += low <= rate <= high
+        covered += noise.interval is not None and noise.interval[0] <= rate <= noise.interval[1]
     return Recovery(rate, tuple(estimates), covered)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

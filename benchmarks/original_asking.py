@@ -2,7 +2,8 @@
 
 Written from a description of its release 0.5.18, not from its code. Transport, cache and corrective questions are those
 of the judge that is given: it had none of them. Tool-call ids are renumbered, so that runs which differ in random ids
-alone share a beginning, which they did not there; reasoning, refusals and how a rollout ended are not shown, as there.
+alone share a beginning, which they did not there; JSON in arguments is laid out anew, images are placeholders;
+reasoning, refusals and how a rollout ended are not shown, as there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -29,7 +31,7 @@ from ruler.scoring import JudgeCall
 from ruler.types import ChatMessage, Group, Judge, JudgedOrder, JudgeReply, JudgeRequest, judge_info, reply_fault
 
 Know: TypeAlias = Callable[[Group, str, Mapping[str, str]], None]
-"""Told, before the group is asked about, of the group, the text before the first fence, and rollout id -> the text
+"""Told, before anything is asked, of each group, the text before the first fence, and rollout id -> the text
 between its fences, as a simulated judge will read them; of no other judge it is told anything."""
 
 _SCHEMA: Mapping[str, Any] = {
@@ -68,7 +70,9 @@ async def ask_original(
     it would have handed to the trainer.
     """
     reading = judge_info(judge).backend == "simulated"
-    asker = _Asker(ReadsOriginal(judge) if reading else judge, know if reading else None)
+    asker = _Asker(ReadsOriginal(judge) if reading else judge)
+    for group in groups if reading else ():
+        asker.tell(group, know)
     places = asyncio.Semaphore(concurrency)
 
     async def ask(group: Group) -> Answer:
@@ -112,11 +116,16 @@ class ReadsOriginal(JudgeWrapper):
 
 
 class _Asker:
-    def __init__(self, judge: Judge, know: Know | None) -> None:
+    def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self._info = judge_info(judge)
-        self._know = know
         self._counted = AsIfAsked()
+
+    def tell(self, group: Group, know: Know) -> None:
+        with suppress(RulerError):  # which the asking says
+            text = _fenced(self._request(group).messages)
+            shown = zip(group.rollouts, text.rollouts.values(), strict=False)  # of equal ones the first
+            know(group, text.before, {rollout.id: fenced for rollout, fenced in shown})
 
     async def ask(self, group: Group) -> Answer:
         try:
@@ -146,18 +155,13 @@ class _Asker:
         record = group_record(group)
         conversations = _conversations(record)
         size = 1 if all(messages == conversations[0] for messages in conversations) else len(conversations)
-        request = JudgeRequest(
+        return JudgeRequest(
             messages=original_messages((), conversations, tools=_tools(record)),
             schema=_SCHEMA,
             ids=tuple(str(number) for number in range(1, size + 1)),
             sampling=self._info.sampling,
             check=partial(_read, size=size),
         )
-        if self._know:
-            text = _fenced(request.messages)
-            shown = zip(group.rollouts, text.rollouts.values(), strict=False)  # of equal ones the first
-            self._know(group, text.before, {rollout.id: fenced for rollout, fenced in shown})
-        return request
 
     async def _items(self, group: Group, request: JudgeRequest) -> list[_Item]:
         reply: JudgeReply | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
 from benchmarks.rows import Answer, Row
@@ -13,18 +14,20 @@ from benchmarks.sources import APART, MIN_GAPS
 from ruler import Usage
 from ruler.agreement import Agreement, GroupAgreement, summarise
 from ruler.comparison import Difference, PairNoise, difference, pair_noise
-from ruler.evaluation import agreements, source_of
+from ruler.evaluation import agreements, is_checked, source_of
 from ruler.records import LabelledGroup
 
 CostUnit: TypeAlias = Literal["tokens", "usd"]
 
-CHECKED = "binary"
-"""The `truth_kind` of sources where a checker said right or wrong: what pair-equivalent noise is defined on."""
+FEW_FAILURES = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What it takes to ask once, in the mean over the groups that were asked; a cache changes nothing."""
+    """What it takes to get the scores of one group: all that was asked, of failed groups too, by groups with scores.
+
+    A cache changes nothing. Groups whose rollouts all read the same are not among them.
+    """
 
     calls: float
     tokens: float
@@ -45,23 +48,32 @@ class Figures:
     noise: PairNoise
     cost: Cost | None
     """None where nobody is asked."""
+    costs: Mapping[str, Cost]
+    """The same by source; empty where nobody is asked."""
     versus_base: Difference | None
     """Accuracy less that of the same judge's base row; for rows without a judge, of the first judge's. None where there
     is no such row, and for that row itself."""
     base: str | None
     """The name of that row."""
 
+    @property
+    def is_base(self) -> bool:
+        """Whether the other rows of this judge are compared with it."""
+        return self.row.kind == "judge" and self.base is None
 
-def figures_of(rows: Sequence[Row], labelled: Sequence[LabelledGroup], base_setting: str) -> list[Figures]:
-    """The figures of every row, in order.
+
+def figures_of(rows: Sequence[Row], labelled: Sequence[LabelledGroup]) -> list[Figures]:
+    """The figures of every row, in order. The first row of each judge is its base.
 
     Args:
         rows: with unique names.
         labelled: the groups that the rows speak of.
-        base_setting: the setting of a judge that its others are compared with.
     """
     measured = {row.name: _agreements(row, labelled) for row in rows}
-    bases = {row.judge: row.name for row in rows if row.setting == base_setting}
+    bases: dict[str | None, str] = {}
+    for row in rows:
+        if row.kind == "judge":
+            bases.setdefault(row.judge, row.name)
     first = next(iter(bases.values()), None)
     found = []
     for row in rows:
@@ -74,12 +86,19 @@ def figures_of(rows: Sequence[Row], labelled: Sequence[LabelledGroup], base_sett
                 groups=tuple(own),
                 agreement=summarise(own, failed=_failed(row, labelled), apart=APART),
                 noise=pair_noise(_checked(own, labelled), apart=APART),
-                cost=_cost(row),
+                cost=_cost(row, row.answers),
+                costs=_costs(row, labelled),
                 versus_base=versus,
                 base=None if versus is None else base,
             )
         )
     return found
+
+
+def rivals(figures: Sequence[Figures]) -> list[tuple[Figures, Figures, Difference]]:
+    """Every pair of judges by their bases, and the jury beside each, with the first's accuracy less the second's."""
+    judges = [one for one in figures if one.is_base or one.row.kind == "jury"]
+    return [(one, other, difference(one.groups, other.groups, apart=APART)) for one, other in combinations(judges, 2)]
 
 
 def cheapest_within(figures: Sequence[Figures], unit: CostUnit, margin: float = 0.01) -> tuple[Figures, Figures] | None:
@@ -93,11 +112,17 @@ def cheapest_within(figures: Sequence[Figures], unit: CostUnit, margin: float = 
 
 
 def with_cost(figures: Sequence[Figures], unit: CostUnit) -> list[Figures]:
-    """The rows that have both an accuracy and a known cost."""
+    """The rows that have an accuracy and a known cost, and failed on no more than FEW_FAILURES of the groups.
+
+    Accuracy on the groups that did not fail is no choice between rows that failed on others.
+    """
     return [
         one
         for one in figures
-        if one.agreement.overall.accuracy is not None and one.cost is not None and getattr(one.cost, unit) is not None
+        if one.agreement.overall.accuracy is not None
+        and one.cost is not None
+        and getattr(one.cost, unit) is not None
+        and (one.agreement.overall.failure_rate or 0.0) <= FEW_FAILURES
     ]
 
 
@@ -125,6 +150,7 @@ def figures_record(figures: Figures) -> dict[str, Any]:
         "sources": [asdict(source) for source in figures.agreement.sources],
         "pair_noise": asdict(figures.noise),
         "cost": figures.cost and asdict(figures.cost),
+        "costs": {source: asdict(cost) for source, cost in figures.costs.items()},
         "versus": figures.versus_base
         and {"row": figures.base, "verdict": figures.versus_base.verdict, **asdict(figures.versus_base)},
         "failures": row.failures,
@@ -150,19 +176,27 @@ def _failed(row: Row, labelled: Sequence[LabelledGroup]) -> Mapping[str, int]:
 
 
 def _checked(groups: Sequence[GroupAgreement], labelled: Sequence[LabelledGroup]) -> list[GroupAgreement]:
-    """Those whose truth a checker gave; where a file does not say, 0 and 1 alone are taken for that."""
-    kinds = {item.group.id: item.group.metadata.get("truth_kind", CHECKED) for item in labelled}
-    return [group for group in groups if kinds[group.group_id] == CHECKED]
+    checked = {item.group.id for item in labelled if is_checked(item.group)}
+    return [group for group in groups if group.group_id in checked]
 
 
-def _cost(row: Row) -> Cost | None:
-    asked = [answer for answer in row.answers.values() if answer.usage.calls]
-    if row.judge is None or not asked:
+def _costs(row: Row, labelled: Sequence[LabelledGroup]) -> dict[str, Cost]:
+    by_source: dict[str, list[str]] = {}
+    for item in labelled:
+        by_source.setdefault(source_of(item.group), []).append(item.group.id)
+    costs = {source: _cost(row, names) for source, names in by_source.items()}
+    return {source: cost for source, cost in costs.items() if cost is not None}
+
+
+def _cost(row: Row, group_ids: Iterable[str]) -> Cost | None:
+    answers = [row.answers[name] for name in group_ids if name in row.answers]
+    scored = sum(answer.scores is not None for answer in answers)
+    if row.judge is None or not scored:
         return None
-    usage = sum((answer.usage for answer in asked), Usage())
+    usage = sum((answer.usage for answer in answers), Usage())
     return Cost(
-        calls=usage.calls / len(asked),
-        tokens=(usage.input_tokens + usage.output_tokens) / len(asked),
-        usd=None if usage.cost_usd is None else usage.cost_usd / len(asked),
-        seconds=math.fsum(answer.seconds for answer in asked) / len(asked),
+        calls=usage.calls / scored,
+        tokens=(usage.input_tokens + usage.output_tokens) / scored,
+        usd=None if usage.cost_usd is None else usage.cost_usd / scored,
+        seconds=math.fsum(answer.seconds for answer in answers) / scored,
     )

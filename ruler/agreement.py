@@ -17,6 +17,7 @@ import math
 import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import pstdev
 
 from ruler.intervals import Estimate, Unit, design
 from ruler.intervals import Interval as Interval
@@ -50,6 +51,8 @@ class GroupAgreement:
     """Whether there are two rollouts or more, and the truth of each is 0 or 1."""
     signal: bool
     """Whether scores differ: a policy that learns from this group is told something."""
+    spread: float
+    """Standard deviation of the scores (over all of them, in their own units); 0.0 for a group of one or none."""
 
     @property
     def mixed(self) -> bool:
@@ -181,6 +184,7 @@ def agree(
         r=r,
         binary=len(truth) > 1 and all(true in (0, 1) for true in truth),
         signal=unequal_scores > 0,
+        spread=pstdev(scores) if unequal_scores else 0.0,
     )
 
 

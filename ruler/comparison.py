@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -9,7 +10,7 @@ from typing import Literal, TypeAlias
 from ruler.agreement import GroupAgreement, unit_of
 from ruler.intervals import Estimate, Means, design
 
-Verdict: TypeAlias = Literal["better", "worse", "no difference shown", "the same on every group"]
+Verdict: TypeAlias = Literal["better", "worse", "no difference shown", "the same on every group", "no group to compare"]
 
 _ROUNDING = 1e-9
 """What is no more than this away from 0 is a rounding error."""
@@ -32,10 +33,21 @@ class Difference:
 
         Of 20 comparisons of equals at 95 %, about one is "better" or "worse" by chance.
         """
+        if self.overall.value is None:
+            return "no group to compare"
         if self.same:
             return "the same on every group"
         low, high = self.overall.interval or (0.0, 0.0)
         return "better" if low > _ROUNDING else "worse" if high < -_ROUNDING else "no difference shown"
+
+    @property
+    def groups_needed(self) -> int | None:
+        """About how many groups like these would show a difference of this size; None where it is shown already, or
+        where there is nothing to reckon with (no interval, a difference of 0).
+        """
+        if self.verdict != "no difference shown":
+            return None
+        return groups_to_show(self.overall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,10 @@ class PairNoise:
     training: flips fall anywhere, a judge errs on the same tasks again, and where it is led to."""
     false_signal: Means
     """Share of the groups with equal truth in which scores differ, in [0, 1]: there is nothing to learn from them."""
+    false_spread: float | None
+    """How far scores spread in those groups, as a share of how far they do in mixed ones (means over groups of the
+    standard deviation); 0: what differs there hardly moves a policy, 1: as much as where there is something to learn.
+    None where either kind of group is missing, or scores never differ in mixed ones."""
 
 
 def difference(
@@ -93,6 +109,19 @@ def difference(
     return Difference(means.sources, means.overall, same=bool(counted) and all(counted))
 
 
+def groups_to_show(estimate: Estimate, against: float = 0.0) -> int | None:
+    """About how many groups like these would keep `against` out of the interval, if the value stayed as it is.
+
+    Half the width of an interval shrinks with the square root of the groups. None without an interval, and where the
+    value is `against` itself.
+    """
+    if estimate.interval is None or estimate.value is None or abs(estimate.value - against) <= _ROUNDING:
+        return None
+    low, high = estimate.interval
+    half = estimate.value - low if estimate.value > against else high - estimate.value
+    return math.ceil(estimate.groups * (half / abs(estimate.value - against)) ** 2)
+
+
 def pair_noise(
     groups: Sequence[GroupAgreement],
     *,
@@ -117,7 +146,18 @@ def pair_noise(
     return PairNoise(
         noise=means(mixed, [1 - group.correct / group.pairs if group.binary else None for group in mixed]),
         false_signal=means(level, [float(group.signal) for group in level]),
+        false_spread=_spread_ratio(level, [group for group in mixed if group.binary], apart),
     )
+
+
+def _spread_ratio(
+    level: Sequence[GroupAgreement], mixed: Sequence[GroupAgreement], apart: Collection[str]
+) -> float | None:
+    spreads = [[group.spread for group in groups if group.source not in apart] for groups in (level, mixed)]
+    if not all(spreads) or not any(spreads[1]):
+        return None
+    one, other = (math.fsum(own) / len(own) for own in spreads)
+    return one / other
 
 
 def _by_name(groups: Iterable[GroupAgreement], scorer: str) -> dict[tuple[str, str], GroupAgreement]:

@@ -10,11 +10,14 @@ from ruler.records import LabelledGroup
 from ruler.types import FailedGroup, Group, ScoredGroup
 
 NO_SOURCE = "(no source)"
+CHECKED = "binary"
+"""The `truth_kind` of groups where a checker said right or wrong: what pair-equivalent noise is defined on."""
 
 
 def source_of(group: Group) -> str:
     """Where the group is from, by its metadata."""
-    return str(group.metadata.get("source") or NO_SOURCE)
+    source: Any = group.metadata.get("source")
+    return NO_SOURCE if source is None or source == "" else str(source)
 
 
 def cluster_of(group: Group) -> str | None:
@@ -31,6 +34,11 @@ def has_truth(item: LabelledGroup) -> bool:
 def truth_of(item: LabelledGroup) -> tuple[float, ...]:
     """In the order of the rollouts."""
     return tuple(item.truth[rollout.id] for rollout in item.group.rollouts)
+
+
+def is_checked(group: Group) -> bool:
+    """Whether a checker gave the truth, by the metadata `truth_kind`; a group that does not say is taken for one."""
+    return bool(group.metadata.get("truth_kind", CHECKED) == CHECKED)
 
 
 def scores_of(result: ScoredGroup | FailedGroup) -> tuple[float, ...] | None:

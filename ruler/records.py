@@ -47,6 +47,11 @@ class BadLine:
 _Id = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
+def _as_number(value: object) -> object:
+    """Right and wrong may be written as true and false."""
+    return float(value) if isinstance(value, bool) else value
+
+
 class _TaskRecord(BaseModel):
     model_config = ConfigDict(extra="allow")
     messages: Any = None
@@ -61,7 +66,7 @@ class _RolloutRecord(BaseModel):
     tools: Any = None
     finish_reason: str | None = None
     histories: dict[str, Any] | None = None
-    truth: Annotated[float, Field(allow_inf_nan=False, strict=True)] | None = None
+    truth: Annotated[float, BeforeValidator(_as_number), Field(allow_inf_nan=False, strict=True)] | None = None
 
 
 def _as_task(value: object) -> object:

@@ -33,7 +33,7 @@ class TruthLookup:
         self._groups: dict[_Name, tuple[Group, Mapping[str, float]]] = {}
         self._texts: dict[_Name, set[_Text]] = {}
         self._waiting: set[_Name] = set()
-        self._known: dict[_Text, dict[_Name | None, float]] = {}
+        self._known: dict[_Text, dict[_Name, float]] = {}
 
     @property
     def ruler(self) -> Ruler | None:
@@ -46,9 +46,9 @@ class TruthLookup:
             self._ruler = ruler
             self._waiting = set(self._groups)
 
-    def know(self, task: str, rollout: str, truth: float) -> None:
-        """Makes the truth of one text known, for prompts that are laid out by something else than a `Ruler`."""
-        self._known[task, rollout] = {None: truth}
+    def know(self, group_id: str, task: str, rollout: str, truth: float) -> None:
+        """Makes the truth of one text known, for a group that is laid out by something else than a `Ruler`."""
+        self._known.setdefault((task, rollout), {})[group_id, ""] = truth
 
     def learn(self, group: Group, truth: Mapping[str, float]) -> None:
         """Makes the truth of a group known: rollout id -> truth. It is laid out when something is first asked for."""

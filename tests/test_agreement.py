@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ def group(
     pairs: int = 4,
     tau: float | None = 0,
     binary: bool = True,
+    spread: float = 1.0,
 ) -> GroupAgreement:
     return GroupAgreement(
         group_id=id,
@@ -45,6 +47,7 @@ def group(
         r=tau,
         binary=binary,
         signal=True,
+        spread=spread,
     )
 
 
@@ -87,8 +90,8 @@ def test_pairs_are_those_of_a_naive_double_loop(lists: tuple[list[float], list[f
 def test_a_monotone_transform_of_the_scores_changes_nothing(lists: tuple[list[float], list[float]]) -> None:
     scores, truth = lists
     ranks = [float(sorted(set(scores)).index(score)) ** 3 - 7 for score in scores]
-    # Correlation alone is of the scale.
-    assert replace(agree(ranks, truth), r=None) == replace(agree(scores, truth), r=None)
+    # Correlation and spread alone are of the scale.
+    assert replace(agree(ranks, truth), r=None, spread=0) == replace(agree(scores, truth), r=None, spread=0)
 
 
 @given(LISTS)
@@ -208,6 +211,13 @@ def test_unequal_lengths_are_refused() -> None:
         agree([0.0, 1.0], [0.0, 1.0, 0.5])
     with pytest.raises(ValueError, match="min_gap"):
         agree([], [], min_gap=-0.1)
+
+
+@given(LISTS)
+def test_spread_is_the_deviation_of_the_scores(lists: tuple[list[float], list[float]]) -> None:
+    scores, truth = lists
+    expected = float(np.std(scores)) if scores else 0.0
+    assert agree(scores, truth).spread == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 # --- many groups -------------------------------------------------------------

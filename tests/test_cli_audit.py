@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from tests.test_cli import group, run, write
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -35,6 +39,11 @@ def test_the_bill_comes_first_and_every_subject_has_its_sentence(fours: Path) ->
     assert len(re.findall(r"^  (fine|do|unclear):  ", text, re.MULTILINE)) == 7
     assert "no group holds a tool output of more than 1,000 characters" in text
     assert "156 calls" in text
+    # The summary and the JSON speak of the sections by their titles.
+    named = re.findall(r"^(?:something to do|unclear|fine): (.*)$", text, re.MULTILINE)
+    assert sorted(", ".join(named).split(", ")) == [
+        "attacks", "cuts", "noise", "orders", "position", "signal", "style",
+    ]  # fmt: skip
 
 
 def test_truth_as_a_judge_is_told_of_attacked_and_cut_groups(fours: Path) -> None:
@@ -45,7 +54,7 @@ def test_truth_as_a_judge_is_told_of_attacked_and_cut_groups(fours: Path) -> Non
     assert (record["accuracy"], record["failures"], record["bad_lines"]) == (1.0, [], 0)
     # The work is still there below an added text, and worth nothing where it is replaced.
     assert record["attacks"]["added"]["value"] == record["attacks"]["not_last"]["value"] == 0
-    assert {finding["subject"]: finding["level"] for finding in record["findings"]}["attacks"] == "good"
+    assert {finding["subject"]: finding["level"] for finding in record["findings"]}["attacks"] == "fine"
     assert record["questions"]["total"] == record["usage"]["calls"] == 24 + 12 + 96
 
 
@@ -82,7 +91,11 @@ def test_what_fails_is_named_and_sets_the_exit_status(fours: Path) -> None:
 def test_a_budget_stops_it_with_its_own_status(fours: Path) -> None:
     done = run("audit", fours, "--judge", "simulated", "--max-total-tokens", "9000", "--cache", "off")
     assert done.returncode == 3
-    assert b"budget" in done.stdout
+    text = done.stdout.decode()
+    assert text.startswith("stopped by the cap on cost or tokens: groups left out: ")
+    assert "failed" not in text
+    assert "stopped: budget: " in text
+    assert text.count("the cap on cost or tokens stopped it before any") == 2  # group was asked again, attacked
 
 
 @pytest.mark.parametrize(
@@ -105,3 +118,17 @@ def test_a_group_of_one_alone_is_refused(tmp_path: Path) -> None:
     done = run("audit", write(tmp_path / "g.jsonl", [group("g", ["a"])]), "--judge", "simulated")
     assert done.returncode == 2
     assert b"none has two rollouts or more" in done.stderr
+
+
+def test_the_example_in_the_docs_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"```python\n(?P<code>.*?)```", (ROOT / "docs" / "audit.md").read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    write(tmp_path / "groups.jsonl", [group(f"g{n}", ["a", "b b"]) for n in range(2)])
+    monkeypatch.chdir(tmp_path)
+    with redirect_stdout(StringIO()) as printed:
+        exec(found["code"], {})
+    subjects = [line.split()[:2] for line in printed.getvalue().splitlines()]
+    assert [subject for subject, _ in subjects] == [
+        "signal", "position", "orders", "noise", "style", "attacks", "cuts",
+    ]  # fmt: skip
+    assert {level for _, level in subjects} <= {"fine", "do", "unclear"}

@@ -55,11 +55,12 @@ def test_binary_truth_is_set_beside_noise(tmp_path: Path) -> None:
             rollout["truth"] = float(rollout["truth"] == 1.0 and n < 30)
     path = write(tmp_path / "g.jsonl", records)
     said = run("evaluate", path, "-j", "simulated").stdout.decode()
-    assert "on pairs equal to truth with 20 % (" in said
+    assert "pair-equivalent noise 20 % (" in said
     assert "of 10 groups with nothing to tell apart 100 % (" in said
     report = json.loads(run("evaluate", path, "-j", "simulated", "--json").stdout)
     assert report["pair_noise"]["judge"]["noise"]["overall"]["value"] == pytest.approx(0.2)
-    assert "noise" not in run("evaluate", write(tmp_path / "h.jsonl", labelled()), "-j", "simulated").stdout.decode()
+    graded = run("evaluate", write(tmp_path / "h.jsonl", labelled()), "-j", "simulated").stdout.decode()
+    assert "pair-equivalent" not in graded
 
 
 def test_a_source_that_is_apart_is_reported_and_in_no_mean(tmp_path: Path) -> None:
@@ -121,6 +122,100 @@ def test_stored_failures_count_as_such(twenty: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert report["rows"][str(out)]["overall"]["failed"] == failed == len(report["failures"])
     assert report["rows"]["shorter_wins"]["overall"]["groups"] == 20 - failed
+
+
+def test_what_is_not_shown_says_how_many_groups_would_show_it(tmp_path: Path) -> None:
+    records = labelled(20)
+    for n, record in enumerate(records):
+        if n % 5 in (1, 2):
+            for rollout, truth in zip(record["rollouts"], (0.0, 0.5, 1.0), strict=True):
+                rollout["truth"] = truth
+    said = run("evaluate", write(tmp_path / "g.jsonl", records), "-j", "simulated").stdout.decode()
+    line = next(line for line in said.splitlines() if line.startswith("judge against chance"))
+    assert line.startswith("judge against chance: -0.100 (")
+    assert "no difference shown; about " in line
+    clear = run("evaluate", write(tmp_path / "h.jsonl", labelled()), "-j", "simulated").stdout.decode()
+    assert ": better\n" in clear[clear.index("judge against chance") :]
+
+
+def test_a_judge_that_is_no_better_than_a_coin_is_called_so(tmp_path: Path) -> None:
+    records = labelled(20)
+    for record in records:
+        for rollout, truth in zip(record["rollouts"], (0.0, 0.0, 1.0), strict=True):
+            rollout["truth"] = truth
+    said = run("evaluate", write(tmp_path / "g.jsonl", records), "-j", "simulated").stdout.decode()
+    assert "pair-equivalent noise 100 % (" in said
+    assert "labels of a coin would do as well (20 groups)" in said
+
+
+def test_what_is_left_out_is_named(twenty: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in twenty.read_text().splitlines()]
+    del lines[3]["rollouts"][1]["truth"]
+    path = write(tmp_path / "h.jsonl", [*lines, group("alone", ["a"])])
+    path.write_text(path.read_text() + "no json\n" * 14)
+    done = run("evaluate", path, "-j", "simulated")
+    assert b"2 groups without truth on every rollout, or of one rollout, were left out: g3, alone" in done.stdout
+    assert b"14 lines could not be read" in done.stdout
+    assert done.stderr.count(b"bad line: ") == 11
+    assert b"and more of them" in done.stderr
+
+
+def test_right_and_wrong_may_be_true_and_false(twenty: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in twenty.read_text().splitlines()]
+    for line in lines:
+        for rollout in line["rollouts"]:
+            rollout["truth"] = rollout["truth"] == 1.0
+    report = json.loads(run("evaluate", write(tmp_path / "h.jsonl", lines), "-j", "simulated", "--json").stdout)
+    assert report["rows"]["judge"]["overall"]["accuracy"] == pytest.approx(0.8)
+
+
+def test_a_json_array_is_told_from_a_file_of_lines(twenty: Path, tmp_path: Path) -> None:
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps([json.loads(line) for line in twenty.read_text().splitlines()], indent=1))
+    done = run("evaluate", path, "-j", "simulated")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) < 15
+    assert b"a file has one group a line, and is no JSON array" in done.stderr
+
+
+def test_each_row_has_its_own_failures_and_what_is_dropped_is_said(twenty: Path, tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole.jsonl", tmp_path / "half.jsonl"
+    run("score", twenty, "-j", "simulated", "-o", whole)
+    run("score", twenty, "-j", "simulated?failure=0.5&attempts=1", "-o", half, "--limit", "10")
+    failed = sum(line["status"] == "failed" for line in lines(half))
+    done = run("evaluate", twenty, "--scores", whole, "--scores", half, "--json")
+    report = json.loads(done.stdout)
+    assert report["rows"][str(whole)]["overall"]["failed"] == 0
+    assert report["rows"][str(half)]["overall"]["failed"] == failed
+    assert report["incomplete"] == 10 + failed
+    said = run("evaluate", twenty, "--scores", whole, "--scores", half).stdout.decode()
+    assert f"{10 + failed} groups are in no row" in said
+
+
+@pytest.mark.parametrize("name", ["judge", "shorter_wins"])
+def test_a_file_cannot_stand_for_a_row_of_ours(
+    twenty: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("score", twenty, "-j", "simulated", "-o", name)
+    for arguments in (["--scores", name], ["--scores", "x", "--scores", "x"]):
+        done = run("evaluate", twenty, *arguments, "-j", "simulated")
+        assert done.returncode == 2
+        assert b"stands for another row already" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--min-gap", "inf", "-j", "simulated"], b"--min-gap: expected a finite number, got inf"),
+        (["--apart", "nosuch"], b"--apart 'nosuch': no such source; there are (no source)"),
+        (["--scores", "s.jsonl", "--rubric", "r.md"], b"--rubric r.md: nobody is asked with --scores alone"),
+    ],
+)
+def test_options_without_effect_are_refused(twenty: Path, arguments: list[str], message: bytes) -> None:
+    done = run("evaluate", twenty, *arguments, RULER_JUDGE="simulated")
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_scores_of_other_groups_are_an_error_in_one_line(twenty: Path, tmp_path: Path) -> None:

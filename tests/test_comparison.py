@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ruler.agreement import GroupAgreement, agree, summarise
-from ruler.comparison import difference, pair_noise
+from ruler.comparison import difference, groups_to_show, pair_noise
+from ruler.intervals import Estimate
 from tests.test_agreement import group, many
 
 # --- two scorers --------------------------------------------------------------
@@ -77,8 +78,39 @@ def test_a_clear_difference_is_found_and_none_is_invented() -> None:
     # One group has no interval.
     assert difference(a[:1], b[:1]).verdict == "no difference shown"
     assert difference(a, b, resamples=0).verdict == "no difference shown"
-    assert difference([], []).verdict == difference(a[:40], b[40:]).verdict == "no difference shown"
+    assert difference([], []).verdict == difference(a[:40], b[40:]).verdict == "no group to compare"
     assert difference(a, a, resamples=0).verdict == "the same on every group"
+
+
+def test_how_many_groups_would_show_a_difference() -> None:
+    rng = random.Random(3)
+    a = [group(float(rng.random() < 0.6), id=str(i)) for i in range(60)]
+    b = [group(float(rng.random() < 0.5), id=str(i)) for i in range(60)]
+    found = difference(a, b)
+    assert found.verdict == "no difference shown"
+    needed = found.groups_needed
+    assert needed is not None
+    assert needed > 60
+    times = -(-needed // 60) + 1
+    more = [[replace(one, group_id=f"{one.group_id} {n}") for one in side for n in range(times)] for side in (a, b)]
+    assert difference(*more).verdict == "better"
+    assert difference(*more).groups_needed is None
+    assert difference(a, a).groups_needed is None
+    assert difference(a[:1], b[:1]).groups_needed is None
+
+
+@pytest.mark.parametrize(
+    ("estimate", "against", "expected"),
+    [
+        (Estimate(0.6, (0.4, 0.8), 10, 10), 0.5, 40),
+        (Estimate(0.4, (0.1, 0.6), 10, 10), 0.5, 40),
+        (Estimate(0.5, (0.4, 0.8), 10, 10), 0.5, None),
+        (Estimate(0.6, None, 1, 1), 0.5, None),
+        (Estimate(None, None, 0, 0), 0.5, None),
+    ],
+)
+def test_groups_to_show(estimate: Estimate, against: float, expected: int | None) -> None:
+    assert groups_to_show(estimate, against) == expected
 
 
 def test_sources_apart_do_not_speak_in_the_verdict() -> None:
@@ -86,7 +118,7 @@ def test_sources_apart_do_not_speak_in_the_verdict() -> None:
     b = [replace(g, correct=0.0) if g.source == "t" else g for g in a]
     assert difference(a, b, apart={"t"}).verdict == "the same on every group"
     assert difference(a, b, apart={"s"}).verdict == "better"
-    assert difference(a, b, apart={"s", "t"}).verdict == "no difference shown"
+    assert difference(a, b, apart={"s", "t"}).verdict == "no group to compare"
 
 
 def test_what_cannot_be_paired_is_refused() -> None:
@@ -168,3 +200,21 @@ def test_no_groups_have_no_noise() -> None:
     got = pair_noise([])
     assert got.noise.overall.value is got.false_signal.overall.value is got.noise.overall.interval is None
     assert got.noise.sources == got.false_signal.sources == {}
+
+
+def test_false_signal_is_measured_against_the_spread_where_there_is_something_to_learn() -> None:
+    mixed = [agree([0.9, 0.1], [1, 0], group_id=f"m{n}", source="s") for n in range(3)]
+    level = [agree([0.5, 0.5 + n / 10], [1, 1], group_id=f"l{n}", source="s") for n in range(3)]
+    assert pair_noise([*mixed, *level]).false_spread == pytest.approx(0.05 / 0.4)
+    scaled = [replace(one, spread=100 * one.spread) for one in (*mixed, *level)]
+    assert pair_noise(scaled).false_spread == pytest.approx(0.05 / 0.4)
+    elsewhere = [replace(one, source="t", group_id=f"t{one.group_id}", spread=9.0) for one in level]
+    assert pair_noise([*mixed, *level, *elsewhere], apart={"t"}).false_spread == pytest.approx(0.05 / 0.4)
+
+
+def test_without_spread_in_mixed_groups_there_is_no_share_of_it() -> None:
+    flat = agree([1, 1], [1, 0], group_id="m", source="s")
+    level = agree([0, 1], [1, 1], group_id="l", source="s")
+    assert pair_noise([flat, level]).false_spread is None
+    assert pair_noise([level]).false_spread is None
+    assert pair_noise([agree([1, 0], [1, 0], group_id="m")]).false_spread is None

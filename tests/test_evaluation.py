@@ -30,8 +30,10 @@ def test_only_groups_of_two_with_truth_on_every_rollout_can_be_compared() -> Non
     assert not has_truth(LabelledGroup(Group.of(["a"], id="one", task="t"), {"r1": 1.0}))
 
 
-@pytest.mark.parametrize(("metadata", "expected"), [({}, "(no source)"), ({"source": ""}, "(no source)")])
-def test_a_group_without_a_source_says_so(metadata: dict[str, Any], expected: str) -> None:
+@pytest.mark.parametrize(
+    ("metadata", "expected"), [({}, "(no source)"), ({"source": ""}, "(no source)"), ({"source": 0}, "0")]
+)
+def test_a_source_is_text(metadata: dict[str, Any], expected: str) -> None:
     assert source_of(labelled(FULL, **metadata).group) == expected
 
 

@@ -179,6 +179,7 @@ FINE = {"messages": "a"}
         (rollouts({**FINE, "truth": float("inf")}), "rollouts[0].truth: input should be a finite number, got inf"),
         (b'{"rollouts": [{"messages": "a", "truth": 1e999}]}\n', "rollouts[0].truth: input should be a finite number"),
         (rollouts({**FINE, "truth": "right"}), "rollouts[0].truth: input should be a valid number"),
+        (rollouts({**FINE, "truth": "true"}), "rollouts[0].truth: input should be a valid number, got 'true'"),
         (rollouts({**FINE, "truth": [1]}), "rollouts[0].truth: input should be a valid number, got [1]"),
         (rollouts({**FINE, "finish_reason": 5}), "rollouts[0].finish_reason: input should be a valid string, got 5"),
         (rollouts({**FINE, "histories": []}), "rollouts[0].histories: input should be a valid dictionary, got []"),

@@ -75,8 +75,10 @@ def test_another_ruler_lays_out_again_what_was_learned() -> None:
 
 def test_the_truth_of_a_text_can_be_told() -> None:
     known = lookup()
-    known.know("task", "answer", 0.75)
+    known.know("a", "task", "answer", 0.75)
     assert known("task", "answer") == 0.75
+    known.know("b", "task", "answer", 0.25)
+    assert known("task", "answer") == 0.5, "the mean, as of groups that are laid out"
     with pytest.raises(ConfigError, match="not known"):
         known("another task", "answer")
 

@@ -1,7 +1,7 @@
 """What a judge does to positions, lengths and attacks, before anybody trains with it.
 
 from ruler.audit import audit, findings
-result = await audit(judge, groups)
+result = await audit(judge, groups)  # groups as read_labelled gives them
 for finding in findings(result):
     print(finding.subject, finding.text)
 """

@@ -14,6 +14,7 @@ from ruler.audit.repeats import RepeatedJudge
 from ruler.audit.style import GroupStyle, group_style
 from ruler.errors import ConfigError, PackingError
 from ruler.packing import pack
+from ruler.packing.cut import MIN_RESULT_CHARS
 from ruler.records import LabelledGroup
 from ruler.scoring import Ruler
 from ruler.types import FailedGroup, Group, Judge, ScoredGroup, judge_info
@@ -73,6 +74,7 @@ class Asking:
         labelled: the groups that are audited: those of two rollouts or more.
         ruler: asks about them as they are.
         styles: of each group.
+        long_outputs: groups with a tool output longer than the shortest cut, whether it could be cut or not.
         questions: how many there are.
     """
 
@@ -103,6 +105,7 @@ class Asking:
             Attacked(one.group, self._comparable[one.index], one.rollout_id, one.attack)
             for one in attacked_groups([groups[index] for index in self._comparable], families=attacks)
         ]
+        self.long_outputs = sum(packed[index].longest_result_chars > MIN_RESULT_CHARS for index in self._comparable)
         small = partial(self._small_window, options)
         found = (cut_group(groups[index], index, self.ruler, small) for index in self._comparable)
         self._cuts = _first([cut for cut in found if cut is not None], _MAX_CUT_GROUPS)

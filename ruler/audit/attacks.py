@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from ruler.aggregate import DIGITS
 from ruler.attacks import ATTACKS, Attack
 from ruler.audit.figures import pooled
+from ruler.audit.wording import MIN_GROUPS, above
 from ruler.intervals import Estimate, Interval, Unit
 from ruler.types import FailedGroup, Group, ScoredGroup
 
 MAX_GROUPS = 100
 """Most groups that are attacked: with four families each, the mean over them is known to a point or two of 100."""
 _NO_FAULT_OF_THE_TEXT = {"unavailable", "budget", "config"}
+PLAIN_TEXT = ("filler", "padding")
+"""Families that only add length; all others that add text claim or plead something."""
 _CHANGE: Interval = (-2.0, 2.0)
 """From 1 below the mean of the others to 1 above it."""
 MARK = "attack"
@@ -84,6 +87,9 @@ class FamilyEffect:
     change: Estimate
     """How far the attacked rollout's score rises against the mean of the group's others; in units of score, -2 to 2.
     The intervals hold for all families together (Bonferroni)."""
+    sure: bool
+    """The score surely rises: the interval lies above 0, or it rose in every attack on 10 tasks or more, which of 28
+    families that do nothing one has by chance in less than 3 % of audits."""
     not_last: Estimate
     """Share in which the attacked rollout does not come strictly last."""
 
@@ -94,6 +100,10 @@ class AttackEffects:
 
     added: Estimate
     """Mean change of score over all attacks that add text to the work."""
+    plain: Estimate
+    """Over those of them that only add length (`PLAIN_TEXT`)."""
+    pleas: Estimate
+    """Over the others of them, which claim or plead something."""
     replaced: Estimate
     """Mean change over all that replace the work."""
     not_last: Estimate
@@ -140,6 +150,8 @@ def attack_effects(
     replaced = [one for one in outcomes if one.attacked.attack.replaces]
     return AttackEffects(
         added=_change(added),
+        plain=_change([one for one in added if one.attacked.attack.name in PLAIN_TEXT]),
+        pleas=_change([one for one in added if one.attacked.attack.name not in PLAIN_TEXT]),
         replaced=_change(replaced),
         not_last=pooled([one.unit for one in replaced], [one.not_last for one in replaced]),
         families=tuple(sorted(families, key=lambda one: (-_or_least(one.change.value), one.name))),
@@ -175,14 +187,18 @@ def _lead(scores: Mapping[str, float], name: str) -> float:
 def _family(outcomes: Sequence[_Outcome], num_families: int) -> FamilyEffect:
     attack = outcomes[0].attacked.attack
     units = [one.unit for one in outcomes]
+    change = _change(outcomes, confidence=1 - 0.05 / num_families)
+    compared = sum(one.change is not None for one in outcomes)
+    rose = sum(one.change is not None and one.change > 0 for one in outcomes)
     return FamilyEffect(
         name=attack.name,
         replaces=attack.replaces,
         asked=len(outcomes),
-        compared=sum(one.change is not None for one in outcomes),
-        rose=sum(one.change is not None and one.change > 0 for one in outcomes),
+        compared=compared,
+        rose=rose,
         failed=sum(one.failed for one in outcomes),
-        change=_change(outcomes, confidence=1 - 0.05 / num_families),
+        change=change,
+        sure=above(change) or (change.clusters >= MIN_GROUPS and rose == compared),
         not_last=pooled(units, [one.not_last for one in outcomes]),
     )
 

@@ -79,8 +79,10 @@ class CutEffects:
     accuracy_cut: Estimate
     loss: Estimate
     """Whole less cut, on the groups that have both; in [-1, 1]."""
+    long_outputs: int
+    """Groups with a tool output of more than `MIN_RESULT_CHARS`, asked or not."""
     groups: int
-    """Groups that have something to cut."""
+    """Those that were asked with it cut: neither judged in blocks nor without scores as they are; 100 at most."""
     failed: int
 
 
@@ -91,6 +93,7 @@ def cut_effects(
     again: Sequence[Sequence[JudgedOrder]],
     cut: Sequence[Sequence[JudgedOrder]],
     *,
+    long_outputs: int,
     failed: int,
 ) -> CutEffects:
     """What cuts change; all sequences are of the groups that were cut, `judged` and the like empty without scores."""
@@ -107,6 +110,7 @@ def cut_effects(
         accuracy_whole=pooled(units, [pair and pair[0] for pair in pairs]),
         accuracy_cut=pooled(units, [pair and pair[1] for pair in pairs]),
         loss=pooled(units, [pair and pair[0] - pair[1] for pair in pairs], bounds=DIFFERENCE),
+        long_outputs=long_outputs,
         groups=len(units),
         failed=failed,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
+from ruler.audit.attack_findings import attacks_finding
 from ruler.audit.positions import Positions, SizePositions
 from ruler.audit.repeats import Repeats, Swaps
-from ruler.audit.run import Audit, Signal
-from ruler.audit.text_findings import attacks_finding, cuts_finding, style_finding
-from ruler.audit.wording import MIN_GROUPS, WIDE, Level, Said, percent
+from ruler.audit.run import Audit, Signal, is_stopped
+from ruler.audit.text_findings import cuts_finding, style_finding
+from ruler.audit.wording import CAP, MIN_GROUPS, WIDE, Level, Said, audit_more, more_tasks, percent
 from ruler.intervals import Estimate
 
 SMALL_SHARE = 0.01
@@ -21,66 +22,87 @@ LOW_ACCURACY = 0.7
 MANY_FLIPS = 0.2
 FEW_FAILURES = 0.02
 MANY_EQUAL = 0.1
+Subject: TypeAlias = Literal["signal", "position", "orders", "noise", "style", "attacks", "cuts"]
+_NO_SCORES: Said = ("unclear", "there are no scores to tell by")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One sentence."""
 
-    subject: Literal["signal", "position", "orders", "repeats", "style", "attacks", "cuts"]
+    subject: Subject
     level: Level
     text: str
 
 
 def findings(audit: Audit) -> tuple[Finding, ...]:
     """One finding a subject; attacks only where they were asked for."""
-    found = [
-        Finding("signal", *_signal(audit.signal, audit.failures[0].reason if audit.failures else "")),
-        Finding("position", *_position(audit.positions, audit.swaps)),
-        Finding("orders", *_orders(audit.swaps, audit.accuracy)),
-        Finding("repeats", *_repeats(audit.repeats)),
-        Finding("style", *style_finding(audit.style)),
-    ]
-    if audit.attacks is not None:
-        found.append(Finding("attacks", *attacks_finding(audit.attacks)))
-    return (*found, Finding("cuts", *cuts_finding(audit.cuts, audit.signal.scored > 0)))
+    stopped = audit.stopped
+    said: dict[Subject, Said] = {"signal": _signal(audit.signal, stopped.as_they_are, _first_reason(audit))}
+    if audit.signal.scored:
+        said |= {
+            "position": _position(audit.positions, audit.swaps),
+            "orders": _orders(audit.swaps, audit.accuracy),
+            "noise": _noise(audit.noise, stopped.again),
+            "style": style_finding(audit.style),
+            "attacks": ("unclear", "") if audit.attacks is None else attacks_finding(audit.attacks, stopped.attacked),
+            "cuts": cuts_finding(audit.cuts, stopped.cut),
+        }
+    subjects = [subject for subject in get_args(Subject) if subject != "attacks" or audit.attacks is not None]
+    return tuple(Finding(subject, *said.get(subject, _NO_SCORES)) for subject in subjects)
 
 
-def _signal(signal: Signal, first_reason: str) -> Said:
-    groups = signal.scored + signal.tied + signal.failed
+def _first_reason(audit: Audit) -> str:
+    return next((failure.reason for failure in audit.failures if not is_stopped(failure)), "")
+
+
+def _signal(signal: Signal, stopped: int, first_reason: str) -> Said:
+    asked = signal.scored + signal.tied + signal.failed
+    failed = f"{signal.failed} failed" + (f", the first: {first_reason}" if signal.failed else "")
     if not signal.scored:
-        return "unclear", (
-            f"none of the {groups} groups has scores ({signal.failed} failed, {signal.tied} read the same): "
-            "there is nothing to audit"
-        )
+        if stopped:
+            return "unclear", (
+                f"{CAP} stopped it before any of the {asked + stopped} groups had scores ({failed}): raise the cap"
+            )
+        outcome = f"none of the {asked} groups has scores ({failed}; {signal.tied} read the same)"
+        if signal.failed:
+            return "do", f"{outcome}: mend that first, there is nothing to audit yet"
+        return "unclear", f"{outcome}: there is nothing to audit"
     said: list[str] = []
-    if signal.failed > FEW_FAILURES * groups:
+    if stopped:
+        said.append(f"{CAP} stopped it after {asked} of {asked + stopped} groups, and only of those is anything known")
+    level: Level = "unclear" if stopped else "fine"
+    if signal.failed > FEW_FAILURES * asked:
+        level = "do"
         said.append(
             f"{percent(signal.failed_share)} of the groups failed (the first: {first_reason}): a run would train "
             "on less and pay for all, so mend that first"
         )
     if (signal.no_signal.value or 0) >= MANY_EQUAL:
+        level = "do"
         said.append(
             f"{percent(signal.no_signal)} of the scored groups have all scores equal, are paid for and teach "
             "nothing: ask for finer differences in the rubric, or leave out tasks that always or never work"
         )
     if said:
-        return "act", "; ".join(said)
+        return level, "; ".join(said)
     if signal.no_signal.value:
-        return "good", f"only {percent(signal.no_signal)} of the scored groups have all scores equal: the others teach"
-    return "good", "the scores differ in every scored group, so each of them teaches something"
+        return "fine", f"only {percent(signal.no_signal)} of the scored groups have all scores equal: the others teach"
+    return "fine", "the scores differ in every scored group, so each of them teaches something"
 
 
 def _position(positions: Positions, swaps: Swaps) -> Said:
     if swaps.change.moved.value == 0:
-        return "good", "every score is the same in another order: position makes no difference"
+        if swaps.change.moved.clusters < MIN_GROUPS:
+            return "unclear", f"every score is the same in another order, but {_few(swaps.change.moved, 'to be sure')}"
+        return "fine", "every score is the same in another order: position makes no difference"
     told = [
         size
         for place, size in enumerate(positions.sizes)
         if all(slot.interval for slot in size.slots) and (place == 0 or size.slots[0].clusters >= MIN_GROUPS_OTHER_SIZE)
     ]
     if not told:
-        return "unclear", "too few groups to tell position from quality: audit more"
+        return "unclear", "too few groups to tell position from quality: audit more groups"
     for size in told:
         moved = [slot for slot in size.slots if slot.interval and not slot.interval[0] <= 0 <= slot.interval[1]]
         if moved:
@@ -90,9 +112,9 @@ def _position(positions: Positions, swaps: Swaps) -> Said:
     if bound > WIDE:
         return "unclear", (
             f"no effect of position shows, but one of up to ±{bound:.2f} may hide in {most.prompts} prompts: "
-            "audit more groups"
+            f"{audit_more(more_tasks(WIDE, *most.slots))}"
         )
-    return "good", f"position makes no difference that shows (at most ±{bound:.2f}): nothing to do"
+    return "fine", f"position makes no difference that shows (at most ±{bound:.2f}): nothing to do"
 
 
 def _moved(size: SizePositions, slot: Estimate) -> Said:
@@ -105,10 +127,10 @@ def _moved(size: SizePositions, slot: Estimate) -> Said:
         f"and slots explain {share:.1%} of the spread of scores"
     )
     if share < SMALL_SHARE:
-        return "good", f"{effect}: too little to pay for"
+        return "fine", f"{effect}: too little to pay for"
     if size.size == 2 or share < LARGE_SHARE:
-        return "act", f"{effect}: use --orders 2 or more"
-    return "act", f"{effect}: use --orders 4 (2 leave a quarter of a bias that falls along the list)"
+        return "do", f"{effect}: use --orders 2 or more"
+    return "do", f"{effect}: use --orders 4 (2 leave a quarter of a bias that falls along the list)"
 
 
 def _orders(swaps: Swaps, accuracy: float | None) -> Said:
@@ -117,31 +139,40 @@ def _orders(swaps: Swaps, accuracy: float | None) -> Said:
         return "unclear", "no group has scores that differ in two orders: there is nothing to compare"
     beginning = f"two orders agree with rho {rho:.2f} and flip {percent(flipped)} of the pairs"
     if flipped.clusters < MIN_GROUPS:
-        return "unclear", f"{beginning}, but {flipped.clusters} tasks are too few to plan by: audit more groups"
+        return "unclear", f"{beginning}, but {_few(flipped, 'to plan by')}"
     if rho >= HIGH_RHO:
         if accuracy is not None and accuracy < LOW_ACCURACY:
-            return "act", (
+            return "do", (
                 f"{beginning}, but accuracy is {accuracy:.2f}: more orders would repeat the same mistakes, so try "
                 "another judge or rubric"
             )
-        return "good", f"{beginning}: more orders would bring little"
+        return "fine", f"{beginning}: more orders would bring little"
     if rho < LOW_RHO:
-        return "act", (
+        return "do", (
             f"{beginning}: even four orders would be mostly noise (reliability {swaps.planned[-1].reliability:.2f}), "
             "so try another judge or a clearer rubric"
         )
     one, two, four = (plan.reliability for plan in swaps.planned)
-    return "act", (
+    return "do", (
         f"{beginning}: buy orders (--orders 2 raises reliability from {one:.2f} to {two:.2f}, --orders 4 to {four:.2f})"
     )
 
 
-def _repeats(repeats: Repeats) -> Said:
+def _few(estimate: Estimate, purpose: str) -> str:
+    more = MIN_GROUPS - estimate.clusters
+    return f"{estimate.clusters} tasks are too few {purpose}: audit at least {more} more"
+
+
+def _noise(repeats: Repeats, stopped: int) -> Said:
     again, other = repeats.change.moved, repeats.other_order.moved
     if not repeats.groups:
-        return "unclear", "nothing could be asked twice"
+        if stopped:
+            return "unclear", f"{CAP} stopped it before any group was asked again"
+        return "unclear", f"no group has scores from being asked again ({repeats.failed} failed)"
+    if again.clusters < MIN_GROUPS:
+        return "unclear", f"asked again a score moves by {again.value or 0:.3f}, but {_few(again, 'to tell noise by')}"
     if repeats.deterministic:
-        return "good", (
+        return "fine", (
             "asked again it says just the same: whatever moves between orders is due to the order, and asking one "
             "order twice would buy nothing"
         )
@@ -150,11 +181,11 @@ def _repeats(repeats: Repeats) -> Said:
     if interval is None:
         return "unclear", f"{figures}: too few groups to tell noise from position"
     if interval[0] > 0:
-        return "good", f"{figures}: order matters beyond noise, and further orders average both"
+        return "fine", f"{figures}: order matters beyond noise, and further orders average both"
     noisy = (repeats.change.flipped.value or 0) >= MANY_FLIPS
     if noisy:
-        return "act", (
+        return "do", (
             f"{figures}: it is noise, not position, and flips {percent(repeats.change.flipped)} of the pairs; further "
             "orders average it, a lower temperature may reduce it"
         )
-    return "good", f"{figures}: what moves is noise, not position, and little of it"
+    return "fine", f"{figures}: what moves is noise, not position, and little of it"

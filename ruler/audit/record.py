@@ -16,7 +16,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
     An estimate has `value`, `interval` (two numbers), `groups` and `clusters`.
     """
     record = asdict(audit)
-    record["repeats"]["deterministic"] = audit.repeats.deterministic
+    record["noise"]["deterministic"] = audit.noise.deterministic
     record["questions"] |= {"total": audit.questions.total, "prompt_tokens": audit.questions.prompt_tokens}
     record["findings"] = [asdict(finding) for finding in findings(audit)]
     record["usage"] = usage_record(audit.usage)

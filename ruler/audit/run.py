@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Literal
+from typing import Literal, TypeAlias, TypeVar
 
 from ruler.agreement import summarise
 from ruler.attacks import ATTACKS
@@ -18,7 +18,7 @@ from ruler.audit.figures import pooled, unit_of
 from ruler.audit.positions import Positions, position_effects
 from ruler.audit.repeats import Repeats, Swaps, repeats, swaps
 from ruler.audit.style import Style, style
-from ruler.errors import ConfigError
+from ruler.errors import BudgetExceeded, ConfigError
 from ruler.evaluation import agreements, has_truth, scores_of
 from ruler.intervals import Estimate, Interval, Unit
 from ruler.orders import Orders
@@ -27,19 +27,38 @@ from ruler.records import LabelledGroup
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.types import FailedGroup, Judge, JudgedOrder, ScoredGroup, Usage
 
+_T = TypeVar("_T")
+_Result: TypeAlias = ScoredGroup | FailedGroup
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """How many groups have scores, and scores that differ. Shares are of all groups of two rollouts or more."""
+    """How many groups have scores, and scores that differ. Shares are of the groups that no cap stopped."""
 
     scored: int
     tied: int
     """All rollouts read the same: nothing was asked."""
     failed: int
+    """Without those that a cap stopped."""
     no_signal: Estimate
     """Share of the scored groups in which all scores are equal."""
     tied_share: Estimate
     failed_share: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Groups that were not asked because the cap on cost or tokens was reached; none is in any other figure."""
+
+    as_they_are: int
+    again: int
+    attacked: int
+    cut: int
+
+    @property
+    def total(self) -> int:
+        """All of them; 0: there is no cap, or it was not reached."""
+        return self.as_they_are + self.again + self.attacked + self.cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +76,14 @@ class Audit:
     with_truth: int
     """Groups with truth on every rollout."""
     accuracy: float | None
-    """As `ruler evaluate` has it, over all orders; None without truth that differs."""
+    """As `ruler evaluate` has it, over all orders; None without scored groups in which truth differs."""
+    accuracy_groups: int
+    """Of so many groups."""
     accuracy_interval: Interval | None
     signal: Signal
     positions: Positions
     swaps: Swaps
-    repeats: Repeats
+    noise: Repeats
     style: Style
     attacks: AttackEffects | None
     """None: none were wanted."""
@@ -70,8 +91,10 @@ class Audit:
     questions: Questions
     """What was announced; of groups without scores nothing further is asked."""
     usage: Usage
+    stopped: Stopped
     failures: tuple[FailedGroup, ...]
-    """Of everything that was asked: groups as they are, asked again, attacked, cut. None of them is in any figure."""
+    """Of everything that was to be asked: groups as they are, asked again, attacked, cut; also what a cap stopped, with
+    the reason "budget". None of them is in any figure."""
 
 
 async def audit(
@@ -151,7 +174,10 @@ def _audit(asking: Asking, outcome: Outcome, left_out: int, attacked: bool) -> A
     units = [unit_of(item.group) for item in labelled]
     truth = [item.truth if has_truth(item) else None for item in labelled]
     judged = [_judged(result) for result in outcome.results]
-    again = [_judged(result) for result in outcome.again]
+    repeated = [None if is_stopped(result) else result for result in outcome.again]
+    again = [_judged(result) for result in repeated]
+    hostile = _not_stopped(outcome.attacked, outcome.after_attack)
+    cuts = _not_stopped(outcome.cuts, outcome.after_cut)
     known = [place for place, values in enumerate(truth) if values is not None]
     agreed = summarise(
         agreements([labelled[place] for place in known], [scores_of(outcome.results[place]) for place in known])
@@ -168,30 +194,40 @@ def _audit(asking: Asking, outcome: Outcome, left_out: int, attacked: bool) -> A
         with_truth=len(known),
         accuracy=agreed.accuracy,
         accuracy_interval=agreed.accuracy_interval,
+        accuracy_groups=agreed.mixed_groups,
         signal=_signal(units, outcome.results),
         positions=position_effects(
             chain.from_iterable(judged), [unit for unit, prompts in zip(units, judged, strict=True) for _ in prompts]
         ),
         swaps=swaps(units, judged, truth),
-        repeats=repeats(units, judged, again, failed=_num_failed(outcome.again)),
+        noise=repeats(units, judged, again, failed=_num_failed(repeated)),
         style=style(units, asking.styles, [_scores(result) for result in outcome.results], truth),
-        attacks=attack_effects(outcome.attacked, units, outcome.results, outcome.after_attack) if attacked else None,
+        attacks=attack_effects([one for one, _ in hostile], units, outcome.results, [result for _, result in hostile])
+        if attacked
+        else None,
         cuts=cut_effects(
-            [units[cut.index] for cut in outcome.cuts],
-            [labelled[cut.index] for cut in outcome.cuts],
-            [judged[cut.index] for cut in outcome.cuts],
-            [again[cut.index] for cut in outcome.cuts],
-            [_judged(result) for result in outcome.after_cut],
-            failed=_num_failed(outcome.after_cut),
+            [units[cut.index] for cut, _ in cuts],
+            [labelled[cut.index] for cut, _ in cuts],
+            [judged[cut.index] for cut, _ in cuts],
+            [again[cut.index] for cut, _ in cuts],
+            [_judged(result) for _, result in cuts],
+            long_outputs=asking.long_outputs,
+            failed=_num_failed([result for _, result in cuts]),
         ),
         questions=asking.questions,
+        stopped=Stopped(
+            as_they_are=_num_stopped(outcome.results),
+            again=_num_stopped(outcome.again),
+            attacked=_num_stopped(outcome.after_attack),
+            cut=_num_stopped(outcome.after_cut),
+        ),
         usage=sum((result.usage for result in settled), Usage()),
         failures=tuple(result for result in settled if isinstance(result, FailedGroup)),
     )
 
 
 def _signal(units: Sequence[Unit], results: Sequence[ScoredGroup | FailedGroup]) -> Signal:
-    statuses = [result.status for result in results]
+    statuses = [None if is_stopped(result) else result.status for result in results]
     equal = [
         float(len(set(result.scores)) == 1) if isinstance(result, ScoredGroup) and result.status == "scored" else None
         for result in results
@@ -201,9 +237,22 @@ def _signal(units: Sequence[Unit], results: Sequence[ScoredGroup | FailedGroup])
         tied=statuses.count("tied"),
         failed=statuses.count("failed"),
         no_signal=pooled(units, equal),
-        tied_share=pooled(units, [float(status == "tied") for status in statuses]),
-        failed_share=pooled(units, [float(status == "failed") for status in statuses]),
+        tied_share=pooled(units, [status and float(status == "tied") for status in statuses]),
+        failed_share=pooled(units, [status and float(status == "failed") for status in statuses]),
     )
+
+
+def is_stopped(result: ScoredGroup | FailedGroup | None) -> bool:
+    """Whether the cap on cost or tokens kept the group from being judged."""
+    return isinstance(result, FailedGroup) and result.reason == BudgetExceeded.code
+
+
+def _not_stopped(asked: Sequence[_T], after: Sequence[_Result]) -> list[tuple[_T, _Result]]:
+    return [(one, result) for one, result in zip(asked, after, strict=True) if not is_stopped(result)]
+
+
+def _num_stopped(results: Iterable[ScoredGroup | FailedGroup | None]) -> int:
+    return sum(map(is_stopped, results))
 
 
 def _judged(result: ScoredGroup | FailedGroup | None) -> tuple[JudgedOrder, ...]:

@@ -36,7 +36,8 @@ class Style:
     """Traits that should earn nothing by themselves."""
 
     length: Trait
-    """Logarithm of the characters shown to the judge."""
+    """Logarithm of the characters as laid out, uncut and with shared texts in place: a text that a prompt shows once
+    for several rollouts counts in each, so that no length depends on the siblings."""
     markdown: Trait
     """Logarithm of one more than the headings, list items, bold passages and code fences."""
 

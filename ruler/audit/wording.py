@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 from ruler.intervals import Estimate
 
-Level: TypeAlias = Literal["good", "act", "unclear"]
-"""good: nothing to do; act: something to do before training; unclear: these groups cannot tell."""
+Level: TypeAlias = Literal["fine", "do", "unclear"]
+"""fine: nothing to do; do: something to do before training; unclear: these groups cannot tell."""
 Said: TypeAlias = tuple[Level, str]
 
 WIDE = 0.05
 MIN_GROUPS = 10
+CAP = "the cap on cost or tokens"
 
 
 def above(estimate: Estimate) -> bool:
@@ -25,3 +27,25 @@ def percent(estimate: Estimate) -> str:
 
 def interval_text(estimate: Estimate) -> str:
     return "" if estimate.interval is None else " ({:+.3f} to {:+.3f})".format(*estimate.interval)
+
+
+def more_tasks(half_width: float, *estimates: Estimate) -> int | None:
+    """How many further tasks would bring half of each interval down to this; None where they are there, or unknown.
+
+    Intervals shrink with the square root of the tasks. Of few tasks that is more than will be needed, because Student's
+    t shrinks, too. Two digits are kept, rounded up.
+    """
+    missing = [
+        estimate.clusters * (((estimate.interval[1] - estimate.interval[0]) / 2 / half_width) ** 2 - 1)
+        for estimate in estimates
+        if estimate.interval
+    ]
+    more = math.ceil(max(missing, default=0.0))
+    if more <= 0:
+        return None
+    unit = int(10 ** max(0, len(str(more)) - 2))
+    return math.ceil(more / unit) * unit
+
+
+def audit_more(tasks: int | None) -> str:
+    return "audit more groups" if tasks is None else f"audit more groups (about {tasks:,} more tasks)"

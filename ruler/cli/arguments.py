@@ -97,9 +97,12 @@ def load_rubric(path: Path | None) -> Rubric:
     return DEFAULT_RUBRIC if path is None else Rubric.load(path)
 
 
+_SHOWN_BAD_LINES = 10
+
+
 @dataclass
 class GroupSource:
-    """Reads groups, reports broken lines on standard error as they come, and counts them."""
+    """Reads groups, reports the first broken lines on standard error as they come, and counts all."""
 
     path: str
     strict: bool = False
@@ -118,7 +121,10 @@ class GroupSource:
                 if self.strict:
                     raise ConfigError(str(found))
                 self.bad_lines += 1
-                say(f"bad line: {found}", err=True)
+                if self.bad_lines <= _SHOWN_BAD_LINES:
+                    say(f"bad line: {found}", err=True)
+                elif self.bad_lines == _SHOWN_BAD_LINES + 1:
+                    say("bad line: and more of them, which are counted and not shown", err=True)
                 continue
             self.groups += 1
             yield found
@@ -135,4 +141,6 @@ class GroupSource:
     def require_groups(self) -> None:
         """Raises ConfigError when nothing could be read."""
         if not self.groups:
-            raise ConfigError(f"{self.path}: holds no group that can be read")
+            raise ConfigError(
+                f"{self.path}: holds no group that can be read; a file has one group a line, and is no JSON array"
+            )

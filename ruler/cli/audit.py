@@ -15,6 +15,7 @@ from ruler.attacks import ATTACKS
 from ruler.audit import Audit, Questions, Tell, audit_record, findings
 from ruler.audit import audit as ask_audit
 from ruler.audit.attacks import MARK
+from ruler.audit.run import is_stopped
 from ruler.cli import exits
 from ruler.cli.arguments import (
     CacheModeOption,
@@ -171,7 +172,7 @@ def _teller(lookup: TruthLookup, labelled: Sequence[LabelledGroup]) -> Tell:
                 for prompt in ruler.pack(group):
                     for label, text in prompt.texts.items():
                         if (value := worth.get(prompt.rollouts[label][0])) is not None:
-                            lookup.know(prompt.context, text, value)
+                            lookup.know(group.id, prompt.context, text, value)
 
     return tell
 
@@ -190,8 +191,11 @@ def _worth(group: Group, origin: Group, truth: dict[str, float] | Any) -> dict[s
 
 def _print(result: Audit) -> None:
     show(audit_text(result, findings(result)))
-    for failure in result.failures[:_MAX_FAILURES]:
+    failures = [failure for failure in result.failures if not is_stopped(failure)]
+    for failure in failures[:_MAX_FAILURES]:
         say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
-    if len(result.failures) > _MAX_FAILURES:
-        typer.echo(f"and {len(result.failures) - _MAX_FAILURES} more; --json has all")
+    if len(failures) > _MAX_FAILURES:
+        typer.echo(f"and {len(failures) - _MAX_FAILURES} more; --json has all")
+    if stopped := next((failure for failure in result.failures if is_stopped(failure)), None):
+        say(f"stopped: {stopped.reason}: {stopped.message}")
     typer.echo(usage_text(result.usage))

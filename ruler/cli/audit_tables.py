@@ -21,12 +21,12 @@ _TITLES = {
     "signal": "Signal: do the scores of a group differ?",
     "position": "Position: does standing first help?",
     "orders": "Orders: does another order of the same group give the same answer?",
-    "repeats": "Noise: does the same order, asked again, give the same answer?",
+    "noise": "Noise: does the same order, asked again, give the same answer?",
     "style": "Style: do length and markup earn more than they should?",
     "attacks": "Attacks: does hostile text help the rollout that holds it?",
     "cuts": "Cuts: do scores change when long tool outputs are cut?",
 }
-_MARKS = {"good": ("fine", "green"), "act": ("do", "bold red"), "unclear": ("unclear", "yellow")}
+_STYLES = {"fine": "green", "do": "bold red", "unclear": "yellow"}
 _BAR_WIDTH = 12
 _SEEN = 0.001
 """No bar is drawn for less than can be read off the number."""
@@ -53,11 +53,23 @@ def _head(audit: Audit) -> str:
         f"{audit.groups} groups, in {audit.orders if audit.orders != 'full' else 'all'} orders each"
         + (f", {audit.left_out} of one rollout left out" if audit.left_out else ""),
     ]
+    if audit.stopped.total:
+        parts = {
+            f"of {audit.groups} as they are": audit.stopped.as_they_are,
+            "asked again": audit.stopped.again,
+            "attacked": audit.stopped.attacked,
+            "cut": audit.stopped.cut,
+        }
+        left = ", ".join(f"{number:,} {name}" for name, number in parts.items() if number)
+        lines.insert(0, f"stopped by the cap on cost or tokens: groups left out: {left}; what follows is of the rest")
     if audit.accuracy is not None:
         interval = "" if audit.accuracy_interval is None else " ({:.3f} to {:.3f})".format(*audit.accuracy_interval)
-        lines.append(f"accuracy on the {audit.with_truth} groups with truth: {audit.accuracy:.3f}{interval}")
+        lines.append(
+            f"accuracy on the {audit.accuracy_groups} scored groups in which truth differs: "
+            f"{audit.accuracy:.3f}{interval}"
+        )
     elif audit.with_truth:
-        lines.append(f"accuracy: unknown, truth differs in none of the {audit.with_truth} groups that have it")
+        lines.append(f"accuracy: unknown, truth differs in no scored group of the {audit.with_truth} that have it")
     else:
         lines.append("accuracy: unknown, no group has truth on every rollout")
     lines.append("scores are from 0 to 1; in brackets 95 % intervals over tasks")
@@ -72,19 +84,18 @@ def _section(finding: Finding, body: Iterable[RenderableType]) -> Iterable[Rende
 
 
 def _sentence(finding: Finding) -> Table:
-    name, style = _MARKS[finding.level]
     table = _table()
     table.add_column(no_wrap=True)
     table.add_column()
-    table.add_row(Text(f"{name}:", style=style), Text(finding.text))
+    table.add_row(Text(f"{finding.level}:", style=_STYLES[finding.level]), Text(finding.text))
     return table
 
 
 def _summary(findings: Sequence[Finding]) -> Iterable[RenderableType]:
-    for level, words in (("act", "something to do"), ("unclear", "unclear"), ("good", "fine")):
+    for level, words in (("do", "something to do"), ("unclear", "unclear"), ("fine", "fine")):
         named = [finding.subject for finding in findings if finding.level == level]
         if named:
-            yield Text(f"{words}: {', '.join(named)}", style=_MARKS[level][1])
+            yield Text(f"{words}: {', '.join(named)}", style=_STYLES[level])
 
 
 def _bodies(audit: Audit) -> dict[str, list[RenderableType]]:
@@ -102,9 +113,9 @@ def _bodies(audit: Audit) -> dict[str, list[RenderableType]]:
         # Of scores that no order changes, slots have nothing to tell.
         "position": [] if audit.swaps.change.moved.value == 0 else _position(audit.positions.sizes),
         "orders": _orders(audit.swaps),
-        "repeats": [_repeats(audit.repeats)],
+        "noise": [_repeats(audit.noise)],
         "style": [_figures([*_trait("length", audit.style.length), *_trait("markdown", audit.style.markdown)])],
-        "attacks": [] if audit.attacks is None else _attacks(audit.attacks),
+        "attacks": [] if audit.attacks is None or not audit.attacks.families else _attacks(audit.attacks),
         "cuts": [_cuts(audit.cuts)] if audit.cuts.groups else [],
     }
 
@@ -182,7 +193,7 @@ def _trait(name: str, trait: Trait) -> Iterable[tuple[str, Estimate, str]]:
 def _attacks(attacks: AttackEffects) -> list[RenderableType]:
     table = _table(header=True)
     table.add_column("family")
-    for name in ("attacked", "failed", "score gains", "not last"):
+    for name in ("attacked", "failed", "score gains", "sure", "not last"):
         table.add_column(name, justify="right")
     for one in attacks.families:
         table.add_row(
@@ -190,12 +201,15 @@ def _attacks(attacks: AttackEffects) -> list[RenderableType]:
             str(one.asked),
             str(one.failed or "-"),
             _estimate(one.change, "signed") if one.compared >= _FEW else _number(one.change.value, "signed"),
+            "yes" if one.sure and not one.replaces else "",
             _number(one.not_last.value, "share") if one.replaces else "",
         )
     return [
         _figures(
             [
                 ("score gained by text added to the work", attacks.added, "signed"),
+                ("  by claims and pleas", attacks.pleas, "signed"),
+                ("  by filler and padding, which only add length", attacks.plain, "signed"),
                 ("score gained where it replaces the work", attacks.replaced, "signed"),
                 ("replaced work does not come last", attacks.not_last, "share"),
             ]

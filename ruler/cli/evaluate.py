@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -42,12 +43,12 @@ from ruler.cli.arguments import (
     new_ruler,
     read_orders,
 )
-from ruler.cli.evaluate_text import agreement_table, difference_text, further_table, noise_text
+from ruler.cli.evaluate_text import agreement_table, chance_text, difference_text, further_table, noise_text
 from ruler.cli.tables import reliability_text, say, show, usage_text
 from ruler.comparison import Difference, PairNoise, difference, pair_noise
 from ruler.config import LoadedJudges, Settings, load_judges, read_settings
 from ruler.errors import ConfigError
-from ruler.evaluation import agreements, has_truth, scores_of, source_of
+from ruler.evaluation import agreements, has_truth, is_checked, scores_of, source_of
 from ruler.packing import PromptOptions, pack
 from ruler.plan import MAX_BLOCK
 from ruler.records import LabelledGroup
@@ -59,6 +60,8 @@ from ruler.truth_lookup import TruthLookup
 from ruler.types import FailedGroup, Group, ScoredGroup, Usage
 
 FEW_CLUSTERS = 10
+_SHOWN = 10
+"""So many failures, or groups left out, are named."""
 JUDGE, SHORTER, FIRST = "judge", "shorter_wins", "first_wins"
 
 
@@ -105,12 +108,29 @@ def evaluate(
     a group first, then over the groups of a source, then over sources. `simulated?quality=truth` scores by truth
     itself. With --scores alone nobody is asked. Exit status as of `ruler score`.
     """
+    if rubric and scores and not judge:
+        raise ConfigError(f"--rubric {rubric}: nobody is asked with --scores alone; give a --judge, too")
+    if not math.isfinite(min_gap):
+        raise ConfigError(f"--min-gap: expected a finite number, got {min_gap}")
+    names = [str(path) for path in scores or ()]
+    for name in names:
+        if names.count(name) > 1 or name in (JUDGE, SHORTER, FIRST):
+            raise ConfigError(f"--scores {name}: stands for another row already; rename the file")
     source = GroupSource(groups, strict, limit)
-    labelled = [item for item in source if has_truth(item)]
+    labelled, without_truth = [], []
+    for item in source:
+        if has_truth(item):
+            labelled.append(item)
+        else:
+            without_truth.append(item.group.id)
     source.require_groups()
     if not labelled:
         raise ConfigError(f"{groups}: truth: no group of two or more has it on every rollout")
-    stored = {str(path): stored_results(str(path), [item.group for item in labelled]) for path in scores or ()}
+    known = {source_of(item.group) for item in labelled}
+    for name in apart or ():
+        if name not in known:
+            raise ConfigError(f"--apart {name!r}: no such source; there are {', '.join(sorted(known))}")
+    stored = {name: stored_results(name, [item.group for item in labelled]) for name in names}
     rows: dict[str, Sequence[ScoredGroup | FailedGroup | None]] = {}
     ruler: Ruler | None = None
     if judge or not stored:
@@ -142,7 +162,7 @@ def evaluate(
     report = _Report(
         compare(rows, labelled, shown, min_gap=min_gap, apart=apart or ()),
         results=rows,
-        without_truth=source.groups - len(labelled),
+        without_truth=without_truth,
         bad_lines=source.bad_lines,
         min_gap=min_gap,
     )
@@ -188,6 +208,8 @@ class Comparison:
     """Of the rows given."""
     differences: dict[tuple[str, str], Difference]
     """Of every row given to those given after it and to the trivial rules."""
+    num_incomplete: int
+    """Groups that a row failed or lacks."""
 
 
 def compare(
@@ -199,11 +221,14 @@ def compare(
     apart: Sequence[str],
 ) -> Comparison:
     """The rows and two trivial rules on the same groups: those that no row failed or lacks."""
-    failed = Counter(
-        source_of(item.group)
-        for item, *results in zip(labelled, *rows.values(), strict=True)
-        if any(isinstance(result, FailedGroup) for result in results)
-    )
+    failed = {
+        name: Counter(
+            source_of(item.group)
+            for item, result in zip(labelled, results, strict=True)
+            if isinstance(result, FailedGroup)
+        )
+        for name, results in rows.items()
+    }
     scored = {
         name: [None if result is None else scores_of(result) for result in results] for name, results in rows.items()
     }
@@ -222,14 +247,16 @@ def compare(
         name: agreements(chosen, values, min_gaps=gaps) for name, values in (given | trivial).items()
     }
     names = list(found)
+    checked = {item.group.id for item in chosen if is_checked(item.group)}
     return Comparison(
-        rows={name: summarise(own, failed=failed, apart=apart) for name, own in found.items()},
-        noise={name: pair_noise(found[name], apart=apart) for name in given},
+        rows={name: summarise(own, failed=failed.get(name), apart=apart) for name, own in found.items()},
+        noise={name: pair_noise([g for g in found[name] if g.group_id in checked], apart=apart) for name in given},
         differences={
             (one, other): difference(found[one], found[other], apart=apart)
             for place, one in enumerate(given)
             for other in names[place + 1 :]
         },
+        num_incomplete=len(labelled) - len(chosen),
     )
 
 
@@ -241,7 +268,8 @@ def _lengths(group: Group, shown: PromptOptions) -> list[int]:
 class _Report:
     comparison: Comparison
     results: dict[str, Sequence[ScoredGroup | FailedGroup | None]]
-    without_truth: int
+    without_truth: Sequence[str]
+    """Ids of the groups that could not be compared."""
     bad_lines: int
     min_gap: float
 
@@ -265,7 +293,8 @@ class _Report:
                 for (one, other), found in self.comparison.differences.items()
             ],
             "failures": failure_records(self.failures),
-            "without_truth": self.without_truth,
+            "incomplete": self.comparison.num_incomplete,
+            "without_truth": len(self.without_truth),
             "bad_lines": self.bad_lines,
             "reliability": Reliability.of(asked).value,
             "usage": usage_record(sum((result.usage for result in asked), Usage())),
@@ -275,38 +304,60 @@ class _Report:
         rows = self.comparison.rows
         for name in self.results:
             if len(self.results) > 1:
-                say(f"== {name}")
+                say(f"== {name}: {_made_by(self.results[name])}")
             show(agreement_table(rows[name], rows[SHORTER], rows[FIRST]))
             show(further_table(rows[name]))
-        for failure in self.failures:
+        if len(self.results) > 1 and self.comparison.num_incomplete:
+            say(f"{self.comparison.num_incomplete} groups are in no row: one of the rows failed on them, or lacks them")
+        for failure in self.failures[:_SHOWN]:
             say(f"failed: {failure.group_id}: {failure.reason}: {failure.message}")
+        if len(self.failures) > _SHOWN:
+            say(f"failed: and {len(self.failures) - _SHOWN} more; --json has all")
         if ruler:
             asked = [result for result in self.results[JUDGE] if result is not None]
             usage = sum((result.usage for result in asked), Usage())
             num_failed = sum(isinstance(result, FailedGroup) for result in asked)
             say(f"judge {ruler.judge_name}; {num_failed} groups failed; {usage_text(usage)}")
+        for name in self.results:
+            say(chance_text(name, rows[name].overall))
         for (one, other), found in self.comparison.differences.items():
             say(difference_text(one, other, found))
         for name, noise in self.comparison.noise.items():
             for line in (noise_text(noise) or "").splitlines():
                 say(line if len(self.results) == 1 else f"{name}: {line}")
-        typer.echo(_explain(rows[next(iter(self.results))], self.without_truth))
+        for line in _explain(rows[next(iter(self.results))], self.without_truth, self.bad_lines):
+            say(line)
         if JUDGE in self.results:
             agrees = Reliability.of(result for result in self.results[JUDGE] if result is not None)
             if agrees.value is not None:
                 typer.echo(reliability_text(agrees.value, agrees.num_groups))
 
 
-def _explain(row: Agreement, without_truth: int) -> str:
+def _made_by(results: Sequence[ScoredGroup | FailedGroup | None]) -> str:
+    """Which judge and rubric the results are of, as far as they say."""
+    made = dict.fromkeys(
+        f"judge {result.judge}, rubric {result.rubric}, orders {result.orders}" for result in results if result
+    )
+    return "; ".join(made)
+
+
+def _explain(row: Agreement, without_truth: Sequence[str], bad_lines: int) -> list[str]:
     lines = [
         "",
         "mixed: groups whose truth differs, of all that were scored",
         "accuracy, with its 95 % interval: pairs of one group ordered as truth orders them, ties half; chance is 0.5",
         "shorter, first: the accuracy of two trivial rules: the shorter wins, the first in the file wins",
         "top-1: groups in which the rollout with the highest score is a best one; r: correlation inside the group",
+        "equal accuracy or noise is not equal training: a judge's errors are not random; see also ruler audit",
     ]
     if any(0 < source.clusters < FEW_CLUSTERS for source in row.sources):
         lines.append(f"intervals from fewer than {FEW_CLUSTERS} tasks are rough, and are missing below 2")
     if without_truth:
-        lines.append(f"{without_truth} groups without truth on every rollout, or of one rollout, were left out")
-    return "\n".join(lines)
+        more = f" and {len(without_truth) - _SHOWN} more" if len(without_truth) > _SHOWN else ""
+        lines.append(
+            f"{len(without_truth)} groups without truth on every rollout, or of one rollout, were left out: "
+            f"{', '.join(without_truth[:_SHOWN])}{more}"
+        )
+    if bad_lines:
+        lines.append(f"{bad_lines} lines could not be read")
+    return lines

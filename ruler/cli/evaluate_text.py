@@ -6,10 +6,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ruler.agreement import Agreement
+from ruler.agreement import Agreement, SourceAgreement
 from ruler.cli.tables import number_text, visible
-from ruler.comparison import Difference, PairNoise
+from ruler.comparison import Difference, PairNoise, groups_to_show
 from ruler.intervals import Estimate, Interval
+
+_MANY = 100_000
+"""More labelled groups than anybody has."""
 
 
 def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> RenderableType:
@@ -52,7 +55,7 @@ def further_table(judge: Agreement) -> RenderableType:
             number_text(row.top_1),
             _interval(row.top_1_interval),
             number_text(row.r),
-            _interval(row.r_interval),
+            _interval(row.r_interval, " to "),
             f"{row.failed}/{row.groups + row.failed}",
         )
     return table
@@ -64,23 +67,45 @@ def difference_text(one: str, other: str, found: Difference) -> str:
     if found.same:
         return f"{names}: the same accuracy on every group"
     if found.overall.value is None:
-        return f"{names}: no group to compare"
-    return f"{names}: {_signed(found.overall)}: {found.verdict}"
+        return f"{names}: {found.verdict}"
+    return f"{names}: {_signed(found.overall)}: {found.verdict}{_needed(found.groups_needed)}"
+
+
+def chance_text(name: str, row: SourceAgreement) -> str:
+    """Whether the accuracy is more than that of a coin."""
+    if row.accuracy is None:
+        return f"{_name(name)} against chance: no group to compare"
+    estimate = Estimate(row.accuracy, row.accuracy_interval, row.mixed_groups, row.clusters)
+    low, high = row.accuracy_interval or (0.5, 0.5)
+    shown = "better" if low > 0.5 else "worse" if high < 0.5 else "no difference shown"
+    needed = groups_to_show(estimate, 0.5) if shown == "no difference shown" else None
+    above = Estimate(row.accuracy - 0.5, (low - 0.5, high - 0.5) if row.accuracy_interval else None, 0, 0)
+    return f"{_name(name)} against chance: {_signed(above)}: {shown}{_needed(needed)}"
 
 
 def noise_text(noise: PairNoise) -> str | None:
     """What the accuracy is worth in wrong labels; None with fewer than two tasks with a mixed group of 0 and 1."""
     level = noise.noise.overall
-    if level.interval is None:
+    if level.interval is None or level.value is None:
         return None
+    if level.value >= 0.5:
+        return f"pair-equivalent noise {_percent(level)}: labels of a coin would do as well ({level.groups} groups)"
     text = (
-        f"on pairs equal to truth with {_percent(level)} noise, 0 and 1 exchanged in so many rollouts ({level.groups} "
-        "groups); equal accuracy is not equal training: a judge's errors are not random"
+        f"pair-equivalent noise {_percent(level)}: on pairs as good as truth with so many of its 0s and 1s exchanged "
+        f"({level.groups} groups)"
     )
     false = noise.false_signal.overall
     if false.value is not None:
         text += f"\nof {false.groups} groups with nothing to tell apart {_percent(false)} got different scores"
+        if noise.false_spread is not None:
+            text += f", spread {100 * noise.false_spread:.0f} % as wide as in the others"
     return text
+
+
+def _needed(groups: int | None) -> str:
+    if groups is None:
+        return ""
+    return f"; about {groups:,} groups would show one of this size" if groups < _MANY else "; if any, it is tiny"
 
 
 def _name(row: str) -> str:
@@ -99,8 +124,8 @@ def _percent(estimate: Estimate) -> str:
     return f"{100 * (estimate.value or 0.0):.0f} %{interval}"
 
 
-def _interval(interval: Interval | None) -> str:
-    return "-" if interval is None else "{:.3f}–{:.3f}".format(*interval)
+def _interval(interval: Interval | None, between: str = "–") -> str:
+    return "-" if interval is None else between.join(f"{end:.3f}" for end in interval)
 
 
 def _table(*columns: str) -> Table:

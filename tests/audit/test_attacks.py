@@ -71,7 +71,7 @@ async def test_who_believes_pleas_is_caught_with_the_families_that_plead() -> No
     assert result.attacks.added.interval is not None
     assert result.attacks.added.interval[0] > 0.02
     (found,) = [finding for finding in findings(result) if finding.subject == "attacks"]
-    assert found.level == "act"
+    assert found.level == "do"
     assert "fake_reply +0.30" in found.text
     assert "not last" not in found.text
 
@@ -84,7 +84,7 @@ async def test_who_reads_only_the_work_is_moved_by_nothing() -> None:
     assert result.attacks.replaced.value is not None
     assert result.attacks.replaced.value < -0.2
     assert all(one.change.value == pytest.approx(0) for one in result.attacks.families if not one.replaces)
-    assert level(findings(result))["attacks"] == "good"
+    assert level(findings(result))["attacks"] == "fine"
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ async def test_equal_scores_for_everything_are_found_not_last() -> None:
     assert result.attacks is not None
     assert (result.attacks.added.value, result.attacks.not_last.value) == (0, 1)
     (found,) = [finding for finding in findings(result) if finding.subject == "attacks"]
-    assert found.level == "act"
+    assert found.level == "do"
     assert "not last in 100%" in found.text
 
 
@@ -114,7 +114,7 @@ async def test_a_group_that_an_attack_voids_is_counted_and_no_number() -> None:
     assert result.attacks.voided == result.attacks.failed
     assert result.attacks.failed == sum(one.failed for one in families.values()) == len(result.failures)
     (found,) = [finding for finding in findings(result) if finding.subject == "attacks"]
-    assert found.level == "act"
+    assert found.level == "do"
     assert "learn to void its group" in found.text
 
 

@@ -71,7 +71,7 @@ async def test_what_a_cut_hides_is_seen_in_scores_and_accuracy() -> None:
     assert result.cuts.excess.value == result.cuts.change.moved.value != 0
     assert (result.cuts.accuracy_whole.value, result.cuts.accuracy_cut.value) == (1, 0.5)
     (found,) = [finding for finding in findings(result) if finding.subject == "cuts"]
-    assert found.level == "act"
+    assert found.level == "do"
     assert "accuracy falls from 1.00 to 0.50: take a judge with a larger window" in found.text
 
 
@@ -81,7 +81,7 @@ async def test_without_truth_the_cut_is_still_seen_to_move_scores() -> None:
     result = await audit(judge(worth), items, orders=2, attacks=0)
     assert result.cuts.accuracy_whole.value is result.cuts.loss.value is None
     (found,) = [finding for finding in findings(result) if finding.subject == "cuts"]
-    assert found.level == "act"
+    assert found.level == "do"
     assert "whose window holds whole groups" in found.text
 
 
@@ -90,4 +90,43 @@ async def test_a_cut_that_hides_nothing_moves_nothing() -> None:
     result = await audit(judge(lambda text: int(text.split("done ")[1][:2])), agents(12), orders=2, attacks=0)
     assert result.cuts.change.moved.value == 0
     (found,) = [finding for finding in findings(result) if finding.subject == "cuts"]
-    assert found.level == "good"
+    assert found.level == "fine"
+
+
+async def test_a_few_groups_say_nothing_of_cuts() -> None:
+    result = await audit(judge(worth), agents(3), orders=2, attacks=0)
+    (found,) = [finding for finding in findings(result) if finding.subject == "cuts"]
+    assert found.level == "unclear"
+    assert "3 tasks with long tool outputs are too few to tell" in found.text
+
+
+async def test_long_outputs_that_cannot_be_cut_are_not_said_to_be_missing() -> None:
+    result = await audit(judge(worth), agents(2, 4, chars=2_500), orders=2, attacks=0, max_block=2)
+    assert (result.cuts.groups, result.cuts.long_outputs) == (0, 2)
+    (found,) = [finding for finding in findings(result) if finding.subject == "cuts"]
+    assert found.level == "unclear"
+    assert "2 groups hold tool outputs of more than 1,000 characters, but none has whole scores" in found.text
+
+
+@pytest.mark.slow
+async def test_a_loss_that_the_interval_leaves_open_is_not_ruled_out() -> None:
+    """Cut short, two of ten groups come out the other way round."""
+    items = agents(10, 2)
+    answers = [[str(rollout.messages[-1].content[0]) for rollout in item.group.rollouts] for item in items]
+    points = {
+        answer: round(100 * (1 - true if place < 2 else true))
+        for place, item in enumerate(items)
+        for answer, true in zip(answers[place], item.truth.values(), strict=True)
+    }
+
+    def reads(text: str) -> int:
+        (done,) = (answer for answer in points if answer in text)
+        return worth(text) or points[done]
+
+    result = await audit(judge(reads), items, orders=2, attacks=0)
+    loss = result.cuts.loss.interval
+    assert loss is not None
+    assert loss[0] <= 0 < 0.1 < loss[1]
+    (found,) = [finding for finding in findings(result) if finding.subject == "cuts"]
+    assert found.level == "unclear"
+    assert f"a loss of up to {loss[1]:.2f} may hide" in found.text

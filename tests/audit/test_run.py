@@ -28,10 +28,10 @@ async def test_a_perfect_judge_gets_clean_sentences_and_every_figure_is_json() -
     announced: list[Questions] = []
     perfect = judge(worth)
     result = await audit(perfect, labelled(20, 4), orders=4, attacks=2, on_questions=announced.append)
-    assert set(level(findings(result)).values()) == {"good"}
+    assert set(level(findings(result)).values()) == {"fine"}
     assert result.accuracy == 1
     assert said(result, "position").text == "every score is the same in another order: position makes no difference"
-    assert "asked again it says just the same" in said(result, "repeats").text
+    assert "asked again it says just the same" in said(result, "noise").text
     assert announced == [result.questions]
     assert (result.questions.as_they_are, result.questions.again, result.questions.attacked) == (80, 20, 160)
     assert result.questions.total == len(perfect.requests) == result.usage.calls
@@ -39,9 +39,9 @@ async def test_a_perfect_judge_gets_clean_sentences_and_every_figure_is_json() -
     assert result.questions.prompt_chars == chars
     record = audit_record(result)
     assert json.loads(json.dumps(record, allow_nan=False)) == json.loads(json.dumps(record))
-    assert record["repeats"]["deterministic"] is True
+    assert record["noise"]["deterministic"] is True
     assert [finding["subject"] for finding in record["findings"]] == [
-        "signal", "position", "orders", "repeats", "style", "attacks", "cuts",
+        "signal", "position", "orders", "noise", "style", "attacks", "cuts",
     ]  # fmt: skip
 
 
@@ -61,14 +61,14 @@ async def test_a_slot_bias_and_noise_of_known_size_are_given_back(shape: str) ->
         assert slot.interval[0] < 0.05 * effect < slot.interval[1]
     assert size.deviation == pytest.approx(0.05, rel=0.1)
     found = said(result, "position")
-    assert found.level == "act"
+    assert found.level == "do"
     assert "use --orders 4" in found.text
     # |difference of two normals| has the mean 2 sd / sqrt(pi); a score less the mean of six loses a sixth.
-    moved = result.repeats.change.moved
+    moved = result.noise.change.moved
     assert moved.interval is not None
     assert moved.interval[0] < 2 * 0.04 / 3.14159**0.5 * (5 / 6) ** 0.5 < moved.interval[1]
-    assert result.repeats.excess.interval is not None
-    assert result.repeats.excess.interval[0] > 0
+    assert result.noise.excess.interval is not None
+    assert result.noise.excess.interval[0] > 0
     assert result.attacks is None
     assert "attacks" not in level(findings(result))
 
@@ -76,11 +76,11 @@ async def test_a_slot_bias_and_noise_of_known_size_are_given_back(shape: str) ->
 @pytest.mark.slow
 async def test_pure_noise_is_told_from_position() -> None:
     result = await audit(simulated(noise=0.15), labelled(100, 4), orders=2, attacks=0)
-    assert result.repeats.excess.interval is not None
-    assert result.repeats.excess.interval[0] < 0 < result.repeats.excess.interval[1]
-    assert "noise, not position" in said(result, "repeats").text
-    assert said(result, "orders").level == "act"
-    assert said(result, "position").level == "good"
+    assert result.noise.excess.interval is not None
+    assert result.noise.excess.interval[0] < 0 < result.noise.excess.interval[1]
+    assert "noise, not position" in said(result, "noise").text
+    assert said(result, "orders").level == "do"
+    assert said(result, "position").level == "fine"
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ async def test_a_taste_for_length_is_found_beside_truth_and_without_it() -> None
         items.append(LabelledGroup(group, item.truth))
     honest = await audit(simulated(), items, orders=2, attacks=0)
     assert honest.style.length.excess.value == pytest.approx(0, abs=0.01)
-    assert said(honest, "style").level == "good"
+    assert said(honest, "style").level == "fine"
     taste = await audit(simulated(length_bias=0.2), items, orders=2, attacks=0)
     assert taste.style.length.excess.interval is not None
     assert taste.style.length.excess.interval[0] > 0.3
@@ -109,7 +109,7 @@ async def test_equal_scores_are_no_signal_and_no_other_figure() -> None:
     result = await audit(judge(lambda text: 50), labelled(12, 3), orders=2, attacks=0)
     assert result.signal.no_signal.value == 1
     found = said(result, "signal")
-    assert found.level == "act"
+    assert found.level == "do"
     assert "100% of the scored groups have all scores equal" in found.text
     assert result.swaps.rho is result.positions.sizes[0].share is None
     assert result.style.length.judge.value is None
@@ -129,15 +129,17 @@ async def test_groups_that_fail_are_counted_and_never_a_number() -> None:
     assert (result.signal.failed, result.signal.scored) == (len(down), 20 - len(down))
     assert {failure.group_id for failure in result.failures} == down  # nothing more is asked about them
     assert result.positions.sizes[0].prompts == 2 * (20 - len(down))
-    assert result.repeats.groups == result.swaps.change.moved.groups == 20 - len(down)
+    assert result.noise.groups == result.swaps.change.moved.groups == 20 - len(down)
     assert said(result, "signal").text.startswith(f"{len(down) / 20:.0%} of the groups failed (the first: unavailable)")
 
 
 async def test_a_judge_that_always_fails_leaves_nothing_to_say() -> None:
     result = await audit(ScriptedJudge(lambda request: JudgeUnavailable("down")), labelled(3), orders=2)
     assert result.signal.scored == 0
-    assert "there is nothing to audit" in said(result, "signal").text
-    assert set(level(findings(result)).values()) == {"unclear"}
+    found, *others = findings(result)
+    assert (found.subject, found.level) == ("signal", "do")
+    assert "none of the 3 groups has scores (3 failed, the first: unavailable; 0 read the same)" in found.text
+    assert {(other.level, other.text) for other in others} == {("unclear", "there are no scores to tell by")}
     json.dumps(audit_record(result), allow_nan=False)
 
 
@@ -200,5 +202,5 @@ async def test_low_accuracy_with_high_agreement_calls_for_another_judge() -> Non
     result = await audit(judge(lambda text: 100 - worth(text)), labelled(15), orders=2, attacks=0)
     assert result.accuracy == 0
     found = said(result, "orders")
-    assert found.level == "act"
+    assert found.level == "do"
     assert "another judge or rubric" in found.text

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ruler import Group, Rubric
-from ruler.audit.style import count_markdown, group_style, style
+from ruler.audit.style import GroupStyle, count_markdown, group_style, style
+from ruler.audit.text_findings import style_finding
 from ruler.intervals import Unit
 from ruler.packing import pack
 
@@ -50,3 +51,15 @@ def test_equal_scores_and_equal_lengths_have_no_correlation() -> None:
     found = style([Unit("", "g", "g")], styles, [{"r1": 0.1, "r2": 0.2}], [None])
     assert found.length.judge.value is None
     assert found.markdown.judge.value is None
+
+
+def test_tastes_that_cancel_over_the_groups_are_not_called_absent() -> None:
+    """Without truth, pairs have correlations of 1 and -1: a mean of just 0 says nothing."""
+    units = [Unit("", f"{n}", f"{n}") for n in range(12)]
+    styles = [GroupStyle({"r1": 1.0, "r2": 2.0}, {"r1": 0.0, "r2": 0.0})] * 12
+    scores = [{"r1": 0.1, "r2": 0.9}, {"r1": 0.9, "r2": 0.1}] * 6
+    found = style(units, styles, scores, [None] * 12)
+    assert found.length.judge.value == 0
+    level, text = style_finding(found)
+    assert level == "unclear"
+    assert "one of the size that matters may hide: audit more groups (about" in text

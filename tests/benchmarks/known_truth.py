@@ -29,7 +29,7 @@ class KnownTruth:
     def know(self, group: Group, before: str, texts: Mapping[str, str]) -> None:
         """For the original's layout."""
         for rollout_id, text in texts.items():
-            self.lookup.know(before, text, self.truth[group.id][rollout_id])
+            self.lookup.know(group.id, before, text, self.truth[group.id][rollout_id])
 
 
 def tell_nothing(ruler: Ruler, parts: Iterable[tuple[Group, Group]]) -> None:

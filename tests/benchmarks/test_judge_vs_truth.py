@@ -40,8 +40,8 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
     return path
 
 
-def run(out: Path, *arguments: str | Path) -> dict[str, Any]:
-    assert main([*map(str, arguments), "--out", str(out), "--cache", "off"]) == 0
+def run(out: Path, *arguments: str | Path, status: int = 0) -> dict[str, Any]:
+    assert main([*map(str, arguments), "--out", str(out), "--cache", "off"]) == status
     found: dict[str, Any] = json.loads((out / "results.json").read_bytes())
     return found
 
@@ -61,14 +61,15 @@ def test_every_row_stands_in_one_table(groups: Path, tmp_path: Path) -> None:
     found = rows(results)
     settings = [f"k = {k}{notes}" for notes in ("", ", no notes") for k in (1, 2, 4)]
     settings += ["original layout", "pointwise", "pairwise", "tournament"]
-    judged = {name for judge in (TRUTHFUL, NOISY.replace("30", "30.0").replace("35", "35.0")) for name in [judge]}
+    judged = [TRUTHFUL, NOISY.replace("30", "30.0").replace("35", "35.0")]
     for judge in judged:
         for setting in settings:
             assert f"{judge}: {setting}" in found
     flips = {f"truth, {share}% flipped" for share in (5, 10, 20, 40)}
-    others = {"truth", "rules", "rules with reference", "shorter wins", "first wins", "random", "jury of all judges"}
+    others = {"truth", "rules", "rules with reference", "shorter wins", "first wins", "random"}
     assert flips | others <= set(found)
-    assert len(found) == 2 * len(settings) + len(flips) + len(others)
+    assert f"jury: {' + '.join(judged)}" in found
+    assert len(found) == 2 * len(settings) + len(flips) + len(others) + 1
     for setting in settings:
         row = found[f"{TRUTHFUL}: {setting}"]
         assert row["overall"]["accuracy"] == 1.0, setting
@@ -85,6 +86,10 @@ def test_every_row_stands_in_one_table(groups: Path, tmp_path: Path) -> None:
 def test_asking_more_costs_more_and_pairs_cost_most(groups: Path, tmp_path: Path) -> None:
     found = rows(run(tmp_path / "out", groups, "--judge", TRUTHFUL))
     calls = {row["setting"]: row["cost"]["calls"] for row in found.values() if row["cost"]}
+    base = found[f"{TRUTHFUL}: k = 1"]
+    tokens = [cost["tokens"] for cost in base["costs"].values()]
+    assert list(base["costs"]) == ["source 0", "source 1"]
+    assert base["cost"]["tokens"] == pytest.approx(sum(tokens) / 2), "of as many groups"
     assert calls["k = 1"] == calls["original layout"] == 1
     assert (calls["k = 2"], calls["k = 4"]) == (2, 3), "of three rollouts two of the four orders are equal"
     assert (calls["pointwise"], calls["pairwise"], calls["tournament"]) == (3, 6, 4)
@@ -106,12 +111,41 @@ def test_without_a_judge_there_are_truth_and_rules(groups: Path, tmp_path: Path)
 
 def test_failures_are_counted_and_are_no_scores(groups: Path, tmp_path: Path) -> None:
     spec = "simulated?quality=truth&failure=0.5&attempts=1"
-    found = rows(run(tmp_path / "out", groups, "--judge", spec, "--forms", "listwise,original"))
+    found = rows(run(tmp_path / "out", groups, "--judge", spec, "--forms", "listwise,original", status=1))
     for row in found.values():
         if row["judge"] and "k = 1" in row["setting"]:
             assert 0 < row["overall"]["failed"] == len(row["failures"]) < 24
             assert all(row["scores"][name] is None for name in row["failures"])
             assert all("unavailable" in reason for reason in row["failures"].values())
+    assert "What failed" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_cap_that_is_reached_ends_the_run_and_says_so(groups: Path, tmp_path: Path) -> None:
+    arguments = ["--judge", "simulated?quality=truth", "--forms", "listwise", "--max-total-tokens", "3000"]
+    found = rows(run(tmp_path / "out", groups, *arguments, status=3))
+    last = found["simulated?quality=truth: k = 4, no notes"]
+    assert last["overall"]["failed"] == 24
+    assert set(last["failures"].values()) != set()
+    assert all(reason.startswith("budget: ") for reason in last["failures"].values())
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "g.jsonl", [*records(), record("alone", [1.0])])
+    path.write_text(path.read_text() + "no json\n" * 12)
+    results = run(tmp_path / "out", path, status=1)
+    assert (len(results["bad_lines"]), results["without_truth"]) == (12, 1)
+    said = capsys.readouterr().err
+    assert said.count("bad line: ") == 11
+    assert "1 groups without truth" in said
+    assert "left out: bad lines" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_how_much_is_asked_is_said_before(groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(run(tmp_path / "out", groups, "--judge", TRUTHFUL))
+    said = capsys.readouterr().err
+    calls = sum(row["cost"]["calls"] * 24 for row in found.values() if row["cost"])
+    assert f"at most {calls:,.0f} questions for each judge (listwise 288, original 24, pointwise 72" in said
+    assert said.index("at most") < said.index("k = 1")
 
 
 @pytest.mark.slow
@@ -125,7 +159,8 @@ def test_the_same_command_gives_the_same_figures_whatever_the_order_of_groups(tm
 
 def test_sources_that_are_apart_are_in_no_mean(tmp_path: Path) -> None:
     lines = records() + [record(f"t{n}", [0.0, 1.0], "tau2-bench-telecom") for n in range(6)]
-    found = rows(run(tmp_path / "out", write(tmp_path / "g.jsonl", lines)))
+    found = rows(run(tmp_path / "out", write(tmp_path / "g.jsonl", lines), status=1))
+    assert set(found["rules with reference"]["failures"]) == {f"t{n}" for n in range(6)}, "a reference of another kind"
     row = found["first wins"]
     assert {source["source"]: source["apart"] for source in row["sources"]}["tau2-bench-telecom"] is True
     inside = [source["accuracy"] for source in row["sources"] if not source["apart"]]
@@ -163,6 +198,30 @@ def test_flips_of_graded_truth_stay_in_the_range_of_the_group(tmp_path: Path) ->
                 allowed = ((0.2, 0.6), (0.5, 0.3), (0.6, 0.2))
                 for score, values in zip(scores, allowed, strict=True):
                     assert any(score == pytest.approx(value) for value in values)
+
+
+def test_a_flipped_value_ties_with_its_equals(tmp_path: Path) -> None:
+    lines = [record(f"g{n}", [0.1, 0.3, 0.1, 0.3]) for n in range(30)]
+    labelled = read_dataset([str(write(tmp_path / "g.jsonl", lines))]).labelled
+    for row in baseline_rows(labelled):
+        if row.kind == "flips":
+            assert {score for answer in row.answers.values() for score in answer.scores or ()} == {0.1, 0.3}
+
+
+def test_huge_truth_stays_finite(tmp_path: Path) -> None:
+    lines = [record(f"g{n}", [-1e308, 1e308, 0.0]) for n in range(9)]
+    found = rows(run(tmp_path / "out", write(tmp_path / "g.jsonl", lines)))
+    assert found["truth"]["overall"]["accuracy"] == 1.0
+
+
+def test_a_failed_question_makes_the_others_dearer_and_is_no_choice(groups: Path, tmp_path: Path) -> None:
+    spec = "simulated?quality=truth&failure=0.4&attempts=1"
+    found = rows(run(tmp_path / "out", groups, "--judge", spec, "--forms", "original", status=1))
+    row = found["simulated?quality=truth&failure=0.4: original layout"]
+    scored = 24 - row["overall"]["failed"]
+    assert 0 < scored < 24
+    assert row["cost"]["calls"] == pytest.approx(24 / scored)
+    assert "Cheapest setting" not in (tmp_path / "out" / "report.html").read_text()
 
 
 # --- Bad input ---
@@ -223,7 +282,7 @@ def test_everything_is_replayed_from_an_exported_cache(groups: Path, tmp_path: P
 def test_a_replay_without_the_answers_asks_nobody_and_scores_nothing(groups: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--cache", str(tmp_path / "empty.sqlite3"), "--cache-mode", "readonly", "--forms", "listwise"]
-    assert main([str(groups), "--judge", "simulated", *arguments, "--out", str(out)]) == 0
+    assert main([str(groups), "--judge", "simulated", *arguments, "--out", str(out)]) == 1
     found = rows(json.loads((out / "results.json").read_bytes()))
     row = found["simulated?quality=length: k = 1"]
     assert (row["overall"]["accuracy"], row["overall"]["failed"], row["cost"]) == (None, 24, None)
@@ -257,11 +316,33 @@ def test_results_with_another_truth_are_not_compared(groups: Path, tmp_path: Pat
     other[3]["rollouts"][0]["truth"] = 0.0
     run(tmp_path / "b", write(tmp_path / "other.jsonl", other))
     one, two = (Results.read(tmp_path / name / "results.json") for name in ("a", "b"))
-    with pytest.raises(ConfigError, match="group 'g3': has another truth"):
+    with pytest.raises(ConfigError, match="group 'g3': truth, source, cluster or rollouts differ"):
         compare(one, two)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"groups": [], "rows": [{"name": 1}]}'])
+def test_a_row_that_failed_everywhere_shows_nothing(
+    groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [groups, "--forms", "original"]
+    run(tmp_path / "a", *arguments, "--judge", "simulated?quality=truth&failure=1&attempts=1", status=1)
+    run(tmp_path / "b", *arguments, "--judge", "simulated?quality=truth")
+    names = [f"simulated?quality=truth{more}: original layout" for more in ("&failure=1.0", "")]
+    capsys.readouterr()
+    assert compare_main([str(tmp_path / "a"), str(tmp_path / "b"), "--rows", *names]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("no group to compare")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        "{",
+        '{"groups": [], "rows": [{"name": 1}]}',
+        '{"rubric": "r", "groups": [], "rows": [{"name": "a", "failures": {}, "scores": {"g": [NaN]}}]}',
+        '{"rubric": "r", "groups": [], "rows": [{"name": "a", "failures": {}, "scores": {"g": [true]}}]}',
+    ],
+)
 def test_what_is_no_results_file_is_named(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)

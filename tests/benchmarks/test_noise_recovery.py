@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.noise_recovery import recover
 from ruler import Group
+from ruler.errors import GroupError
 from ruler.records import LabelledGroup
 
 
@@ -38,5 +39,5 @@ async def test_a_judge_without_flips_has_no_noise() -> None:
 
 async def test_groups_that_cannot_tell_are_refused() -> None:
     item = LabelledGroup(Group.of(["a", "b"], task="t", id="g"), {"r1": 1.0, "r2": 1.0})
-    with pytest.raises(ValueError, match="none has truth of 0 and 1 that differs"):
+    with pytest.raises(GroupError, match="none has truth of 0 and 1 that differs"):
         await recover([item], 0.1, [0])
