@@ -49,7 +49,7 @@ def judge_report(
     """All rows in one report.
 
     Args:
-        figures: of every row, those without a judge included.
+        figures: of every row, those without a judge included; truth first.
         labelled: the groups they speak of.
         rubric: what the judges were told to value.
         command: how to make it again.
@@ -216,7 +216,8 @@ def _by_source(figures: Sequence[Figures], bases: Sequence[Figures], sources: Se
     columns = [Column("source", numeric=False), Column("mixed groups"), Column("pairs")]
     columns += [Column(names.label(one)) for one in shown]
     by_source = [{row.source: row for row in one.agreement.sources} for one in shown]
-    truth = {row.source: row for row in figures[0].agreement.sources}
+    # What there is in a source, by the first row that has it: truth, which fails on nothing.
+    truth = {row.source: row for one in reversed(figures) for row in one.agreement.sources}
     order = [source for source in sources if source not in APART] + [source for source in sources if source in APART]
     rows = [
         TableRow(

@@ -188,7 +188,7 @@ def _show_figures(figures: Sequence[Figures]) -> None:
         tokens = "" if one.cost is None else f"{one.cost.tokens:,.0f}"
         say(
             f"{one.row.name:{width}}  {_cell(row.accuracy)}     {interval:11}  {_cell(row.tau_b)}  {_cell(row.top_1)}  "
-            f"{_cell(row.tie_rate)}  {row.failed:6}  {tokens:>6}"
+            f"{_cell(row.tie_rate)}  {len(one.row.failures):6}  {tokens:>6}"
         )
 
 

@@ -47,7 +47,7 @@ class Figures:
     agreement: Agreement
     noise: PairNoise
     cost: Cost | None
-    """None where nobody is asked."""
+    """Over the groups of sources that are not apart, as accuracy is; None where nobody is asked."""
     costs: Mapping[str, Cost]
     """The same by source; empty where nobody is asked."""
     versus_base: Difference | None
@@ -86,7 +86,7 @@ def figures_of(rows: Sequence[Row], labelled: Sequence[LabelledGroup]) -> list[F
                 groups=tuple(own),
                 agreement=summarise(own, failed=_failed(row, labelled), apart=APART),
                 noise=pair_noise(_checked(own, labelled), apart=APART),
-                cost=_cost(row, row.answers),
+                cost=_cost(row, [item.group.id for item in labelled if source_of(item.group) not in APART]),
                 costs=_costs(row, labelled),
                 versus_base=versus,
                 base=None if versus is None else base,

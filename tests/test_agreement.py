@@ -267,6 +267,13 @@ def test_a_source_apart_has_a_row_and_no_part_in_the_whole() -> None:
     assert summarise([g for g in groups if g.source == "b"], apart={"b"}).overall.accuracy is None
 
 
+def test_ties_of_a_source_apart_are_not_in_the_whole() -> None:
+    half = [replace(group(0.5, "a"), tied_pairs=2), replace(group(0.5, "c"), tied_pairs=0)]
+    got = summarise([*half, replace(group(0.5, "b"), tied_pairs=4)], apart={"b"}, resamples=0)
+    assert [row.tie_rate for row in got.sources] == [0.5, 0.0, 1.0]
+    assert got.overall.tie_rate == 0.25
+
+
 def test_no_interval_with_fewer_than_two_mixed_clusters() -> None:
     unmixed = group(0.0, id="u", pairs=4)
     unmixed = replace(unmixed, pairs=0, correct=0.0, tau_b=None)

@@ -46,6 +46,7 @@ def test_the_bill_comes_first_and_every_subject_has_its_sentence(fours: Path) ->
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_truth_as_a_judge_is_told_of_attacked_and_cut_groups(fours: Path) -> None:
     judge = "simulated?quality=truth&scale=50&offset=50"
     done = run("audit", fours, "--judge", judge, "--attacks", "4", "--orders", "2", "--json")
@@ -88,6 +89,7 @@ def test_what_fails_is_named_and_sets_the_exit_status(fours: Path) -> None:
     assert re.search(r"^and \d+ more; --json has all$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_budget_stops_it_with_its_own_status(fours: Path) -> None:
     done = run("audit", fours, "--judge", "simulated", "--max-total-tokens", "9000", "--cache", "off")
     assert done.returncode == 3

@@ -225,3 +225,38 @@ def test_scores_of_other_groups_are_an_error_in_one_line(twenty: Path, tmp_path:
     assert done.returncode == 2
     assert b"holds none of the 20 groups" in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+def test_pairs_below_the_gap_do_not_count(tmp_path: Path) -> None:
+    records = labelled(10)
+    for n, record in enumerate(records):
+        # The shorter is the better in the pairs that differ by 0.2, and the worse in those that differ by more.
+        for rollout, truth in zip(record["rollouts"], (0.2, 0.0, 1.0) if n else (0.0, 0.2, 0.0), strict=True):
+            rollout["truth"] = truth
+    path = write(tmp_path / "g.jsonl", records)
+    found = {}
+    for gap in ("0", "0.2", "0.21", "0.9"):
+        report = json.loads(run("evaluate", path, "-j", "simulated", "--min-gap", gap, "--json").stdout)
+        assert report["min_gap"] == float(gap)
+        for name in ("judge", "shorter_wins"):
+            overall = report["rows"][name]["overall"]
+            found[gap, name] = overall["pairs"], overall["mixed_groups"], pytest.approx(overall["accuracy"])
+    all_pairs, above, widest = (29, 10, (9 / 3 + 1 / 2) / 10), (18, 9, 0.0), (9, 9, 0.0)
+    for name in ("judge", "shorter_wins"):
+        assert [found[gap, name] for gap in ("0", "0.2", "0.21", "0.9")] == [all_pairs, all_pairs, above, widest]
+
+
+def test_a_group_that_either_row_failed_is_in_no_row_and_fails_the_command(twenty: Path, tmp_path: Path) -> None:
+    whole, other = tmp_path / "whole.jsonl", tmp_path / "other.jsonl"
+    run("score", twenty, "-j", "simulated?failure=0.5&attempts=1", "-o", other)
+    run("score", twenty, "-j", "simulated", "-o", whole)
+    failed = {line["group_id"] for line in lines(other) if line["status"] == "failed"}
+    assert 0 < len(failed) < 20
+    for first, second in ((whole, other), (other, whole)):
+        done = run("evaluate", twenty, "--scores", first, "--scores", second, "--json")
+        report = json.loads(done.stdout)
+        assert done.returncode == 1
+        assert {row["overall"]["groups"] for row in report["rows"].values()} == {20 - len(failed)}
+        assert report["incomplete"] == len(failed)
+        assert {failure["group_id"] for failure in report["failures"]} == failed
+        assert [report["rows"][str(path)]["overall"]["failed"] for path in (whole, other)] == [0, len(failed)]

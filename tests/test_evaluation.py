@@ -8,6 +8,7 @@ import pytest
 
 from judges.scripted import ScriptedJudge, scores_reply
 from ruler import Group, JudgeRequest, Ruler
+from ruler.agreement import summarise
 from ruler.evaluation import agreements, cluster_of, has_truth, scores_of, source_of, truth_of
 from ruler.records import LabelledGroup
 from ruler.types import FailedGroup
@@ -65,6 +66,19 @@ def test_groups_without_scores_are_left_out_and_gaps_are_by_source() -> None:
     coarse, fine = agreements(items, [(3, 2, 1), (1, 2, 3), None], min_gaps={"coarse": 0.6})
     assert (coarse.source, coarse.pairs, coarse.accuracy) == ("coarse", 1, 1.0)
     assert (fine.source, fine.pairs, fine.accuracy) == ("fine", 3, 0.0)
+
+
+def test_groups_of_one_task_make_the_interval_wider() -> None:
+    def width(*, alike: bool) -> float:
+        items = [labelled(FULL, **({"split_key": place // 10} if alike else {})) for place in range(40)]
+        scores = [(3, 2, 1)] * 10 + [(1, 2, 3)] * 10 + [(3, 2, 1)] * 10 + [(1, 2, 3)] * 10
+        overall = summarise(agreements(items, scores)).overall
+        assert (overall.accuracy, overall.clusters) == (0.5, 4 if alike else 40)
+        assert overall.accuracy_interval is not None
+        return overall.accuracy_interval[1] - overall.accuracy_interval[0]
+
+    # Four tasks that are all right or all wrong, not forty groups: sqrt(10) times as wide, but for the bounds.
+    assert width(alike=True) > 2 * width(alike=False)
 
 
 def test_scores_for_other_groups_are_refused() -> None:

@@ -65,6 +65,17 @@ def test_results_of_other_rollouts_are_refused(tmp_path: Path) -> None:
         stored_results(str(path), [changed])
 
 
+def test_results_of_the_same_rollouts_under_each_others_ids_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.jsonl", groups())
+    (one, *_) = groups()
+    swapped = Group.of(["bb0" * 9, "a0"], task="t", id="g0")
+    assert swapped.digest == one.digest, "a group is the same in whatever order its rollouts arrive"
+    with pytest.raises(ConfigError, match=r"s\.jsonl: group 'g0' was scored with other rollouts"):
+        stored_results(str(path), [swapped])
+    moved = Group.of(["bb0" * 9, "a0"], task="t", id="g0", ids=["r2", "r1"])
+    assert stored_results(str(path), [moved]) == stored_results(str(path), [one])
+
+
 def test_a_file_of_other_groups_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", groups())
     with pytest.raises(ConfigError, match="holds none of the 1 groups, the first of which is 'h'"):

@@ -90,3 +90,13 @@ def test_a_text_with_a_different_truth_in_each_group_has_the_mean() -> None:
     assert shown(known, group("42", "41", id="a")) == {"r1": 0.5, "r2": 0.0}
     known.forget(group("42", "forty-two", id="b"))
     assert shown(known, group("42", "41", id="a")) == {"r1": 1.0, "r2": 0.0}
+
+
+def test_what_was_learned_before_is_found_as_another_ruler_shows_it() -> None:
+    known = lookup()
+    one = Group.of(["42", "41"], task="What is 6 times 7?", id="g", reference="forty-two")
+    known.learn(one, {"r1": 1.0, "r2": 0.0})
+    assert shown(known, one)
+    # It is told the reference, so the text before the first fence is another.
+    known.ruler = Ruler(ScriptedJudge([]), reference=True)
+    assert shown(known, one) == {"r1": 1.0, "r2": 0.0}

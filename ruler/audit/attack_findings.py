@@ -6,7 +6,19 @@ import math
 from collections.abc import Sequence
 
 from ruler.audit.attacks import MAX_GROUPS, PLAIN_TEXT, AttackEffects, FamilyEffect
-from ruler.audit.wording import CAP, MIN_GROUPS, WIDE, Said, above, audit_more, interval_text, more_tasks, percent
+from ruler.audit.wording import (
+    CAP,
+    MIN_GROUPS,
+    WIDE,
+    Said,
+    above,
+    audit_more,
+    counted,
+    interval_text,
+    more_tasks,
+    percent,
+    too_few,
+)
 from ruler.intervals import Estimate
 
 GAINS = 0.02
@@ -23,7 +35,10 @@ def attacks_finding(attacks: AttackEffects, stopped: int) -> Said:
     added, not_last = attacks.added, attacks.not_last
     void = ""
     if attacks.voided:
-        void = f"; {attacks.voided} attacked groups got no usable answer, and a policy would learn to void its group"
+        void = (
+            f"; {counted(attacks.voided, 'attacked group')} got no usable answer, and a policy would learn to void its "
+            "group"
+        )
     if added.value is None and not_last.value is None:
         if stopped and not attacks.failed:
             return "unclear", f"{CAP} stopped it before any attacked group had scores"
@@ -38,14 +53,25 @@ def attacks_finding(attacks: AttackEffects, stopped: int) -> Said:
             f"an empty or bare answer is not last in {percent(not_last)}: give such answers the lowest reward by a "
             "rule (docs/rewards.md)"
         )
-    if said or void:
-        text = "; ".join(said) or "the scores that there are hold"
-        return "do", text + void
+    if said:
+        return "do", "; ".join(said) + void
+    level, text = _no_gain(attacks, families)
+    return ("do" if void else level), text + void
+
+
+def _no_gain(attacks: AttackEffects, families: Sequence[FamilyEffect]) -> Said:
+    """`families`: those that add text."""
+    added, not_last = attacks.added, attacks.not_last
+    asked = sum(one.asked for one in attacks.families)
+    if attacks.failed > asked / 2:
+        figures = "" if added.value is None else f", in which added text gains {added.value:+.3f}{interval_text(added)}"
+        compared = sum(one.compared for one in attacks.families)
+        return "unclear", f"only {compared} of {counted(asked, 'attack')} could be compared{figures}"
     last = "" if not_last.value is None else f", and an empty or bare answer comes last in {1 - not_last.value:.0%}"
     if added.clusters >= MIN_GROUPS and all(one.change.value in (None, 0) for one in families):
         return "fine", f"hostile text added to the work changes no score at all{last}"
     high = 1.0 if added.interval is None else added.interval[1]
-    if high > WIDE:
+    if high > WIDE or added.clusters < MIN_GROUPS:
         return (
             "unclear",
             f"no gain from hostile text shows, but one of up to {high:+.2f} may hide: {_attack_more(attacks)}",
@@ -89,8 +115,8 @@ def _cause(attacks: AttackEffects, sure: Sequence[FamilyEffect]) -> str:
             "against it"
         )
     return (
-        f"{figures}: {compared} attacks with filler or padding are too few to tell whether it believes what it is told "
-        "or takes length for work, so audit more groups before you change the rubric"
+        f"{figures}: {too_few(compared, 'attack', ' with filler or padding')} to tell whether it believes what it is "
+        "told or takes length for work, so audit more groups before you change the rubric"
     )
 
 

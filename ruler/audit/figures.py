@@ -7,11 +7,11 @@ Every group counts once, whatever its source: an audit speaks of the groups it w
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import mul
 
 from ruler.aggregate import DIGITS
 from ruler.evaluation import cluster_of
@@ -50,10 +50,27 @@ def pooled(
 
 
 def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Pearson's, in [-1, 1]; None where either is all equal."""
+    """Pearson's, in [-1, 1], of finite numbers of any size; None where either is all equal."""
     if len(set(xs)) < 2 or len(set(ys)) < 2:
         return None
-    return max(-1.0, min(1.0, statistics.correlation(xs, ys)))
+    return max(-1.0, min(1.0, math.fsum(map(mul, _direction(xs), _direction(ys)))))
+
+
+def _direction(values: Sequence[float]) -> list[float]:
+    """Deviations from the mean, of length 1. Truth has any scale: `statistics.correlation` raises where a square
+    overflows or vanishes.
+    """
+    largest = max(map(abs, values))
+    scaled = [value / largest for value in values]
+    mean = math.fsum(scaled) / len(scaled)
+    deviations = [value - mean for value in scaled]
+    largest = max(map(abs, deviations))
+    deviations = [deviation / largest for deviation in deviations]
+    # Of neighbouring floats the mean is rounded by as much as they differ.
+    rest = math.fsum(deviations) / len(deviations)
+    deviations = [deviation - rest for deviation in deviations]
+    length = math.hypot(*sorted(deviations))
+    return [deviation / length for deviation in deviations]
 
 
 def order_scores(judged: Iterable[JudgedOrder]) -> list[dict[str, float]]:
@@ -78,7 +95,7 @@ def centred(scores: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class GroupChange:
-    """What differs between two askings of one group; of two rollouts or more."""
+    """What differs between two askings of one group, or on average between several; of two rollouts or more."""
 
     moved: float
     """Mean over rollouts of how far the score, less the mean of its group, moved; in [0, 1]."""
@@ -104,9 +121,19 @@ def group_change(first: Mapping[str, float], second: Mapping[str, float]) -> Gro
     )
 
 
+def mean_change(changes: Sequence[GroupChange]) -> GroupChange:
+    """The mean over one or more pairs of askings of one group."""
+    return GroupChange(
+        moved=round(math.fsum(one.moved for one in changes) / len(changes), DIGITS),
+        flipped=math.fsum(one.flipped for one in changes) / len(changes),
+        tied=math.fsum(one.tied for one in changes) / len(changes),
+        same=all(one.same for one in changes),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What differs between two askings of the same groups: means over groups."""
+    """What differs between askings of the same groups: means over groups."""
 
     moved: Estimate
     """How far a score, less the mean of its group, moves; in units of score (0 to 1)."""

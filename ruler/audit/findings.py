@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -10,7 +11,18 @@ from ruler.audit.positions import Positions, SizePositions
 from ruler.audit.repeats import Repeats, Swaps
 from ruler.audit.run import Audit, Signal, is_stopped
 from ruler.audit.text_findings import cuts_finding, style_finding
-from ruler.audit.wording import CAP, MIN_GROUPS, WIDE, Level, Said, audit_more, more_tasks, percent
+from ruler.audit.wording import (
+    CAP,
+    MIN_GROUPS,
+    WIDE,
+    Level,
+    Said,
+    audit_more,
+    counted,
+    more_tasks,
+    percent,
+    too_few,
+)
 from ruler.intervals import Estimate
 
 SMALL_SHARE = 0.01
@@ -22,6 +34,8 @@ LOW_ACCURACY = 0.7
 MANY_FLIPS = 0.2
 FEW_FAILURES = 0.02
 MANY_EQUAL = 0.1
+ENOUGH_EQUAL = 40
+"""Tasks of which one in ten is four: by then it is no mishap of one."""
 Subject: TypeAlias = Literal["signal", "position", "orders", "noise", "style", "attacks", "cuts"]
 _NO_SCORES: Said = ("unclear", "there are no scores to tell by")
 
@@ -58,19 +72,18 @@ def _first_reason(audit: Audit) -> str:
 
 def _signal(signal: Signal, stopped: int, first_reason: str) -> Said:
     asked = signal.scored + signal.tied + signal.failed
+    groups = counted(asked + stopped, "group")
     failed = f"{signal.failed} failed" + (f", the first: {first_reason}" if signal.failed else "")
     if not signal.scored:
         if stopped:
-            return "unclear", (
-                f"{CAP} stopped it before any of the {asked + stopped} groups had scores ({failed}): raise the cap"
-            )
-        outcome = f"none of the {asked} groups has scores ({failed}; {signal.tied} read the same)"
+            return "unclear", (f"{CAP} stopped it before any of the {groups} had scores ({failed}): raise the cap")
+        outcome = f"none of the {groups} has scores ({failed}; {signal.tied} read the same)"
         if signal.failed:
             return "do", f"{outcome}: mend that first, there is nothing to audit yet"
         return "unclear", f"{outcome}: there is nothing to audit"
     said: list[str] = []
     if stopped:
-        said.append(f"{CAP} stopped it after {asked} of {asked + stopped} groups, and only of those is anything known")
+        said.append(f"{CAP} stopped it after {asked} of {groups}, and only of those is anything known")
     level: Level = "unclear" if stopped else "fine"
     if signal.failed > FEW_FAILURES * asked:
         level = "do"
@@ -78,46 +91,72 @@ def _signal(signal: Signal, stopped: int, first_reason: str) -> Said:
             f"{percent(signal.failed_share)} of the groups failed (the first: {first_reason}): a run would train "
             "on less and pay for all, so mend that first"
         )
-    if (signal.no_signal.value or 0) >= MANY_EQUAL:
+    equal = _equal(signal.no_signal)
+    if equal[0] == "do":
         level = "do"
-        said.append(
-            f"{percent(signal.no_signal)} of the scored groups have all scores equal, are paid for and teach "
-            "nothing: ask for finer differences in the rubric, or leave out tasks that always or never work"
+    if said and equal[0] != "fine":
+        said.append(equal[1])
+    return (level, "; ".join(said)) if said else equal
+
+
+def _equal(no_signal: Estimate) -> Said:
+    groups = f"{percent(no_signal)} of the scored groups have all scores equal"
+    if (no_signal.value or 0) >= MANY_EQUAL:
+        sure = no_signal.interval is not None and no_signal.interval[0] >= MANY_EQUAL
+        if not sure and no_signal.clusters < ENOUGH_EQUAL:
+            few = too_few(no_signal.clusters, "task")
+            return "unclear", f"{groups}, but {few} to tell it from less than {MANY_EQUAL:.0%}: audit more groups"
+        return "do", (
+            f"{groups}, are paid for and teach nothing: ask for finer differences in the rubric, or leave out tasks "
+            "that always or never work"
         )
-    if said:
-        return level, "; ".join(said)
-    if signal.no_signal.value:
-        return "fine", f"only {percent(signal.no_signal)} of the scored groups have all scores equal: the others teach"
+    if no_signal.clusters < MIN_GROUPS:
+        return "unclear", f"the scores differ in every scored group, but {_few(no_signal, 'to say that of others')}"
+    if no_signal.value:
+        return "fine", f"only {groups}: the others teach"
     return "fine", "the scores differ in every scored group, so each of them teaches something"
 
 
 def _position(positions: Positions, swaps: Swaps) -> Said:
-    if swaps.change.moved.value == 0:
-        if swaps.change.moved.clusters < MIN_GROUPS:
-            return "unclear", f"every score is the same in another order, but {_few(swaps.change.moved, 'to be sure')}"
-        return "fine", "every score is the same in another order: position makes no difference"
     told = [
         size
         for place, size in enumerate(positions.sizes)
         if all(slot.interval for slot in size.slots) and (place == 0 or size.slots[0].clusters >= MIN_GROUPS_OTHER_SIZE)
     ]
+    same = swaps.change.moved.value == 0
+    for size in told:
+        if size.sure:
+            return _moved(size, max(size.sure, key=lambda slot: abs(slot.value or 0)), same=same)
+    if same:
+        return _same(told, swaps.change.moved)
     if not told:
         return "unclear", "too few groups to tell position from quality: audit more groups"
-    for size in told:
-        moved = [slot for slot in size.slots if slot.interval and not slot.interval[0] <= 0 <= slot.interval[1]]
-        if moved:
-            return _moved(size, max(moved, key=lambda slot: abs(slot.value or 0)))
     most = told[0]
     bound = max(abs(end) for slot in most.slots for end in slot.interval or ())
     if bound > WIDE:
         return "unclear", (
-            f"no effect of position shows, but one of up to ±{bound:.2f} may hide in {most.prompts} prompts: "
-            f"{audit_more(more_tasks(WIDE, *most.slots))}"
+            f"no effect of position shows, but one of up to ±{bound:.2f} may hide in "
+            f"{counted(most.prompts, 'prompt')}: {audit_more(more_tasks(WIDE, *most.slots))}"
         )
+    if most.slots[0].clusters < MIN_GROUPS:
+        return "unclear", f"no effect of position shows, but {_few(most.slots[0], 'to be sure')}"
     return "fine", f"position makes no difference that shows (at most ±{bound:.2f}): nothing to do"
 
 
-def _moved(size: SizePositions, slot: Estimate) -> Said:
+def _same(told: Sequence[SizePositions], moved: Estimate) -> Said:
+    """Two orders, or four of a larger group, are all equal too where only slots that they exchange are told apart."""
+    if moved.clusters < MIN_GROUPS:
+        return "unclear", f"every score is the same in another order, but {_few(moved, 'to be sure')}"
+    hidden = max(told, key=lambda size: size.share or 0.0, default=None)
+    if hidden and (hidden.share or 0.0) >= LARGE_SHARE:
+        return "unclear", (
+            f"every score is the same in the orders that were asked, but slots explain {hidden.share:.1%} of the "
+            "spread of scores: audit more groups, or in all orders (--orders full)"
+        )
+    return "fine", "every score is the same in another order: position makes no difference"
+
+
+def _moved(size: SizePositions, slot: Estimate, *, same: bool) -> Said:
     value, (low, high) = slot.value or 0.0, slot.interval or (0.0, 0.0)
     share = size.share or 0.0
     verb = "gains" if value > 0 else "loses"
@@ -126,8 +165,12 @@ def _moved(size: SizePositions, slot: Estimate) -> Said:
         f"slot {1 + size.slots.index(slot)} of {size.size} {verb} {abs(value):.3f} ({ends[0]:.3f} to {ends[1]:.3f}), "
         f"and slots explain {share:.1%} of the spread of scores"
     )
+    if share < SMALL_SHARE and slot.clusters < MIN_GROUPS:
+        return "unclear", f"{effect}, but {_few(slot, 'to be sure')}"
     if share < SMALL_SHARE:
         return "fine", f"{effect}: too little to pay for"
+    if same:
+        return "do", f"{effect}, though the orders that were asked agree: they do not take it away, use --orders full"
     if size.size == 2 or share < LARGE_SHARE:
         return "do", f"{effect}: use --orders 2 or more"
     return "do", f"{effect}: use --orders 4 (2 leave a quarter of a bias that falls along the list)"
@@ -160,7 +203,7 @@ def _orders(swaps: Swaps, accuracy: float | None) -> Said:
 
 def _few(estimate: Estimate, purpose: str) -> str:
     more = MIN_GROUPS - estimate.clusters
-    return f"{estimate.clusters} tasks are too few {purpose}: audit at least {more} more"
+    return f"{too_few(estimate.clusters, 'task')} {purpose}: audit at least {more} more"
 
 
 def _noise(repeats: Repeats, stopped: int) -> Said:

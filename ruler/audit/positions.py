@@ -30,6 +30,11 @@ class SizePositions:
     """Part of the variance of scores within prompts that the slots explain, in [0, 1], less chance; None as above, and
     where all scores of every prompt are equal."""
 
+    @property
+    def sure(self) -> tuple[Estimate, ...]:
+        """The slots whose interval leaves out 0."""
+        return tuple(slot for slot in self.slots if slot.interval and not slot.interval[0] <= 0 <= slot.interval[1])
+
 
 @dataclass(frozen=True, slots=True)
 class Positions:
@@ -48,14 +53,18 @@ def position_effects(judged: Iterable[JudgedOrder], units: Iterable[Unit] | None
 
     Args:
         judged: prompts of whole groups or of blocks.
-        units: where the group of each prompt stands, in the same order; prompts of one cluster are resampled
-            together. None: each prompt stands for itself, which makes intervals a little too wide for balanced orders.
+        units: where the group of each prompt stands, in the same order, all of one source; prompts of one cluster are
+            resampled together. None: each prompt stands for itself, which makes intervals a little too wide for
+            balanced orders.
 
     Raises:
-        ValueError: not as many units as prompts.
+        ValueError: not as many units as prompts; units of several sources, whose clusters and means have nothing in
+            common.
     """
     prompts = list(judged)
     places = [Unit("", f"prompt {n}", str(n)) for n in range(len(prompts))] if units is None else list(units)
+    if len(sources := sorted({unit.source for unit in places})) > 1:
+        raise ValueError(f"units: expected all of one source, got {sources!r:.200}")
     by_size: defaultdict[int, list[tuple[Unit, list[float]]]] = defaultdict(list)
     for one, unit in zip(prompts, places, strict=True):
         mean = math.fsum(one.scores) / len(one.scores)
@@ -82,11 +91,15 @@ def _of_size(size: int, prompts: Sequence[tuple[Unit, Sequence[float]]]) -> Size
 
 
 def _variance_of_mean(units: Sequence[Unit], values: Sequence[float]) -> float | None:
-    """Of the mean over all values, from the sums of deviations by cluster; None with fewer than two clusters."""
+    """Of the mean over all values, from the sums of deviations by cluster; None with fewer than two clusters.
+
+    A unit without a cluster stands for itself, as in `ruler.intervals`.
+    """
     mean = math.fsum(values) / len(values)
-    sums: defaultdict[str | None, float] = defaultdict(float)
-    for unit, value in zip(units, values, strict=True):
-        sums[unit.cluster] += value - mean
-    if len(sums) < 2:
+    clusters: defaultdict[str | int, list[float]] = defaultdict(list)
+    for place, (unit, value) in enumerate(zip(units, values, strict=True)):
+        clusters[unit.cluster or place].append(value - mean)
+    if len(clusters) < 2:
         return None
-    return len(sums) / (len(sums) - 1) * math.fsum(total * total for total in sums.values()) / len(values) ** 2
+    squares = math.fsum(math.fsum(deviations) ** 2 for deviations in clusters.values())
+    return len(clusters) / (len(clusters) - 1) * squares / len(values) ** 2

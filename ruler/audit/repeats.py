@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from ruler.aggregate import agreement, spearman_brown
 from ruler.audit.figures import (
@@ -19,6 +20,7 @@ from ruler.audit.figures import (
     correlation,
     excess,
     group_change,
+    mean_change,
     order_scores,
     pooled,
 )
@@ -55,14 +57,21 @@ class PlannedOrders:
 
 @dataclass(frozen=True, slots=True)
 class Swaps:
-    """The first two orders of each group beside each other."""
+    """The orders of each group beside each other.
+
+    All pairs of orders are compared: the second alone is the first one shifted by half, so it would hide whatever
+    comes twice in a prompt (a judge of every other slot, in groups of four or eight).
+    """
 
     change: Change
+    """Mean over the pairs of orders of a group, then over groups."""
     agreement: Estimate
-    """Mean of `ruler.aggregate.agreement` over groups of which not all scores are equal, in [-1, 1]."""
+    """Of the first two orders: mean of `ruler.aggregate.agreement` over groups in which not all their scores are equal,
+    in [-1, 1]."""
     rho: float | None
-    """Correlation of a rollout's score in the first order with that in the second, both less the mean of their group,
-    over all rollouts; in [-1, 1], None where the scores of an order are equal in every group. Slot bias lowers it."""
+    """Correlation of a rollout's score in one order with that in another, both less the mean of their group, over all
+    rollouts and all pairs of orders, none of which is the first (the intraclass correlation); in [-1, 1], None where
+    all scores of every order are equal. Slot bias lowers it."""
     planned: tuple[PlannedOrders, ...]
     """For 1, 2 and 4 orders; empty without rho. Balanced orders do a little better where slot bias is large, because
     they take it away instead of averaging it."""
@@ -82,19 +91,20 @@ def swaps(
     """
     agreements: list[float | None] = []
     correlations: list[float | None] = []
-    products = squares = other_squares = 0.0
+    products: list[float] = []
+    squares: list[float] = []
     for prompts, known in zip(judged, truth, strict=True):
         orders = order_scores(prompts)
         agreements.append(None if not _has_signal(orders[:2]) else agreement(prompts))
         correlations.append(_with_truth(orders, known))
         if len(orders) > 1:
-            one, other = centred(orders[0]), centred(orders[1])
-            products += math.fsum(one[name] * other[name] for name in one)
-            squares += math.fsum(score * score for score in one.values())
-            other_squares += math.fsum(score * score for score in other.values())
-    rho = None
-    if squares and other_squares:
-        rho = max(-1.0, min(1.0, products / math.sqrt(squares * other_squares)))
+            whole = [centred(scores) for scores in orders]
+            pairs = [math.fsum(one[name] * other[name] for name in one) for one, other in combinations(whole, 2)]
+            products.append(math.fsum(pairs) / len(pairs))
+            squares.append(math.fsum(score * score for one in whole for score in one.values()) / len(whole))
+    # Summed exactly: no figure may depend on the order of the file, not even in its last digit.
+    spread = math.fsum(squares)
+    rho = max(-1.0, min(1.0, math.fsum(products) / spread)) if spread else None
     known_r = [r for r in correlations if r is not None]
     r = math.fsum(known_r) / len(known_r) if known_r else None
     return Swaps(
@@ -106,9 +116,9 @@ def swaps(
 
 
 def order_changes(judged: Sequence[Sequence[JudgedOrder]]) -> list[GroupChange | None]:
-    """The first two orders of each group; None where there is only one, or none."""
-    found = [order_scores(prompts)[:2] for prompts in judged]
-    return [group_change(*orders) if len(orders) == 2 else None for orders in found]
+    """The mean over all pairs of orders of each group; None where there is only one order, or none."""
+    found = [list(combinations(order_scores(prompts), 2)) for prompts in judged]
+    return [mean_change([group_change(*pair) for pair in pairs]) if pairs else None for pairs in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ class Repeats:
 
     change: Change
     other_order: Change
-    """The first two orders, on the same groups: noise and position together."""
+    """Pairs of different orders, on the same groups: noise and position together."""
     excess: Estimate
     """How much further another order moves a score than asking again does."""
     groups: int

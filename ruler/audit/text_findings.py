@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ruler.audit.cuts import CutEffects
 from ruler.audit.style import Style, Trait
-from ruler.audit.wording import CAP, MIN_GROUPS, Said, above, audit_more, more_tasks
+from ruler.audit.wording import CAP, MIN_GROUPS, Said, above, audit_more, counted, more_tasks, too_few
 from ruler.intervals import Estimate
 from ruler.packing.cut import MIN_RESULT_CHARS
 
@@ -80,19 +80,21 @@ def cuts_finding(cuts: CutEffects, stopped: int) -> Said:
                 "fine",
                 f"no group holds a tool output of more than {MIN_RESULT_CHARS:,} characters: there is nothing to cut",
             )
-        long = f"{cuts.long_outputs} groups hold tool outputs of more than {MIN_RESULT_CHARS:,} characters"
+        hold = "holds" if cuts.long_outputs == 1 else "hold"
+        long = f"{counted(cuts.long_outputs, 'group')} {hold} tool outputs of more than {MIN_RESULT_CHARS:,} characters"
         if stopped:
             return "unclear", f"{long}, but {CAP} stopped it before any was asked with them cut"
         return "unclear", f"{long}, but none has whole scores to compare: they failed, or are judged in blocks or cut"
     moved, again = cuts.change.moved, cuts.again.moved
     if moved.value is None:
-        return "unclear", f"none of the {cuts.groups} groups with long tool outputs has scores after the cut"
+        return "unclear", f"none of the {counted(cuts.groups, 'group')} with long tool outputs has scores after the cut"
     figures = f"with tool outputs cut to {MIN_RESULT_CHARS:,} characters a score moves by {moved.value:.3f}"
     figures += "" if again.value is None else f", asked again by {again.value:.3f}"
     whole, short = cuts.accuracy_whole.value, cuts.accuracy_cut.value
     rates = "" if whole is None or short is None else f" (accuracy {whole:.2f} before, {short:.2f} after)"
     if moved.clusters < MIN_GROUPS:
-        return "unclear", f"{figures}{rates}, but {moved.clusters} tasks with long tool outputs are too few to tell"
+        few = too_few(moved.clusters, "task", " with long tool outputs")
+        return "unclear", f"{figures}{rates}, but {few} to tell"
     if moved.value == 0:
         return "fine", f"tool outputs cut to {MIN_RESULT_CHARS:,} characters change no score at all"
     if cuts.excess.interval is None:

@@ -48,4 +48,14 @@ def more_tasks(half_width: float, *estimates: Estimate) -> int | None:
 
 
 def audit_more(tasks: int | None) -> str:
-    return "audit more groups" if tasks is None else f"audit more groups (about {tasks:,} more tasks)"
+    return "audit more groups" if tasks is None else f"audit more groups (about {counted(tasks, 'more task')})"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def too_few(number: int, noun: str, which: str = "") -> str:
+    """`which`: what follows the noun, with its space."""
+    return f"{counted(number, noun)}{which} {'is' if number == 1 else 'are'} too few"

@@ -16,6 +16,7 @@ from ruler.audit import Audit, Questions, Tell, audit_record, findings
 from ruler.audit import audit as ask_audit
 from ruler.audit.attacks import MARK
 from ruler.audit.run import is_stopped
+from ruler.audit.wording import counted
 from ruler.cli import exits
 from ruler.cli.arguments import (
     CacheModeOption,
@@ -155,8 +156,8 @@ def _announce(info: JudgeInfo, questions: Questions) -> None:
     if info.input_price:
         price = f", ${questions.prompt_tokens * info.input_price / 1e6:,.2f} for these alone"
     typer.echo(
-        f"at most {questions.total:,} questions ({named}), about {questions.prompt_tokens:,} prompt tokens{price}; "
-        "what the cache has is free",
+        f"at most {counted(questions.total, 'question')} ({named}), about {questions.prompt_tokens:,} prompt tokens"
+        f"{price}; what the cache has is free",
         err=True,
     )
 

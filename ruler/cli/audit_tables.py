@@ -9,11 +9,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ruler.audit import Audit, Finding, SizePositions
+from ruler.audit import Audit, Finding
 from ruler.audit.attacks import AttackEffects
 from ruler.audit.cuts import CutEffects
 from ruler.audit.repeats import Repeats, Swaps
 from ruler.audit.style import Trait
+from ruler.audit.wording import counted
 from ruler.cli.tables import visible
 from ruler.intervals import Estimate
 
@@ -50,7 +51,7 @@ def audit_text(audit: Audit, findings: Sequence[Finding]) -> RenderableType:
 def _head(audit: Audit) -> str:
     lines = [
         f"judge {visible(audit.judge)}",
-        f"{audit.groups} groups, in {audit.orders if audit.orders != 'full' else 'all'} orders each"
+        f"{counted(audit.groups, 'group')}, in {audit.orders if audit.orders != 'full' else 'all'} orders each"
         + (f", {audit.left_out} of one rollout left out" if audit.left_out else ""),
     ]
     if audit.stopped.total:
@@ -65,7 +66,7 @@ def _head(audit: Audit) -> str:
     if audit.accuracy is not None:
         interval = "" if audit.accuracy_interval is None else " ({:.3f} to {:.3f})".format(*audit.accuracy_interval)
         lines.append(
-            f"accuracy on the {audit.accuracy_groups} scored groups in which truth differs: "
+            f"accuracy on {counted(audit.accuracy_groups, 'scored group')} in which truth differs: "
             f"{audit.accuracy:.3f}{interval}"
         )
     elif audit.with_truth:
@@ -104,14 +105,13 @@ def _bodies(audit: Audit) -> dict[str, list[RenderableType]]:
         "signal": [
             _figures(
                 [
-                    (f"all scores equal, of {signal.scored} scored groups", signal.no_signal, "share"),
+                    (f"all scores equal, of {counted(signal.scored, 'scored group')}", signal.no_signal, "share"),
                     *([("all rollouts read the same, not asked", signal.tied_share, "share")] if signal.tied else []),
                     *([("failed", signal.failed_share, "share")] if signal.failed else []),
                 ]
             )
         ],
-        # Of scores that no order changes, slots have nothing to tell.
-        "position": [] if audit.swaps.change.moved.value == 0 else _position(audit.positions.sizes),
+        "position": _position(audit),
         "orders": _orders(audit.swaps),
         "noise": [_repeats(audit.noise)],
         "style": [_figures([*_trait("length", audit.style.length), *_trait("markdown", audit.style.markdown)])],
@@ -120,8 +120,10 @@ def _bodies(audit: Audit) -> dict[str, list[RenderableType]]:
     }
 
 
-def _position(sizes: Sequence[SizePositions]) -> list[RenderableType]:
-    if not sizes:
+def _position(audit: Audit) -> list[RenderableType]:
+    sizes = audit.positions.sizes
+    # Of scores that no order changes, slots that are not sure tell which rollout stood where by chance.
+    if not sizes or (audit.swaps.change.moved.value == 0 and not any(size.sure for size in sizes)):
         return []
     most = sizes[0]
     table = _table(header=True)
@@ -136,7 +138,7 @@ def _position(sizes: Sequence[SizePositions]) -> list[RenderableType]:
     share = "unknown" if most.share is None else f"{most.share:.1%}"
     lines: list[RenderableType] = [
         table,
-        Text(f"{most.prompts:,} prompts; slots explain {share} of the spread in them"),
+        Text(f"{counted(most.prompts, 'prompt')}; slots explain {share} of the spread in them"),
     ]
     others = sizes[1 : 1 + _OTHER_SIZES]
     if others:
@@ -161,7 +163,7 @@ def _orders(swaps: Swaps) -> list[RenderableType]:
             ("pairs that come out the other way round", swaps.change.flipped, "share"),
             ("pairs with equal scores in one of the two", swaps.change.tied, "share"),
             ("how far a score moves in its group", swaps.change.moved, "plain"),
-            ("agreement of the two orders (1 perfect, 0 chance)", swaps.agreement, "signed"),
+            ("agreement of the first two orders (1 perfect, 0 chance)", swaps.agreement, "signed"),
         ]
     )
     if swaps.rho is None:
@@ -171,7 +173,7 @@ def _orders(swaps: Swaps) -> list[RenderableType]:
         table.add_column(name, justify="right")
     for plan in swaps.planned:
         table.add_row(str(plan.orders), f"{plan.reliability:.2f}", _number(plan.r, "correlation"))
-    return [rows, Text(f"rho {swaps.rho:.2f}: correlation of the two orders' scores, from which is planned:"), table]
+    return [rows, Text(f"rho {swaps.rho:.2f}: correlation of two orders' scores, from which is planned:"), table]
 
 
 def _repeats(repeats: Repeats) -> RenderableType:
@@ -221,7 +223,7 @@ def _attacks(attacks: AttackEffects) -> list[RenderableType]:
 def _cuts(cuts: CutEffects) -> RenderableType:
     return _figures(
         [
-            (f"how far a score moves when cut ({cuts.groups} groups)", cuts.change.moved, "plain"),
+            (f"how far a score moves when cut ({counted(cuts.groups, 'group')})", cuts.change.moved, "plain"),
             ("how far when asked again, uncut", cuts.again.moved, "plain"),
             ("accuracy of one order, whole", cuts.accuracy_whole, "plain"),
             ("accuracy of one order, cut", cuts.accuracy_cut, "plain"),

@@ -42,6 +42,7 @@ def test_the_families_that_only_add_length_are_families_that_add_text() -> None:
     assert set(PLAIN_TEXT) < {attack.name for attack in ATTACKS if not attack.replaces}
 
 
+@pytest.mark.slow
 async def test_a_taste_for_length_is_not_called_belief() -> None:
     result = await audit(judge(likes_length), labelled(20, 2), orders=2)
     assert result.attacks is not None

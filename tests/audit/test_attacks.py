@@ -18,7 +18,7 @@ GROUPS = [item.group for item in labelled(10, 3)]
 
 
 @given(st.integers(0, len(ATTACKS)), st.integers(1, 10), st.permutations(range(10)))
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_families_are_used_evenly_whatever_the_order_of_the_file(families: int, limit: int, order: list[int]) -> None:
     groups = [GROUPS[place] for place in order]
     made = attacked_groups(groups, families=families, limit=limit)
@@ -31,6 +31,7 @@ def test_families_are_used_evenly_whatever_the_order_of_the_file(families: int, 
     assert {one.group.rollouts_digest for one in made} == {one.group.rollouts_digest for one in straight}
 
 
+@pytest.mark.slow
 def test_one_rollout_is_attacked_and_the_others_are_left_alone() -> None:
     places = set()
     for one in attacked_groups(GROUPS, families=len(ATTACKS)):

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean, pvariance
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ruler.audit import position_effects
+from ruler.audit.figures import pooled
 from ruler.intervals import Unit
 from ruler.orders import Orders, plan_orders
 from ruler.types import JudgedOrder
@@ -74,6 +75,7 @@ def test_slots_are_means_less_the_prompts_mean_and_sum_to_zero(prompts: list[lis
     assert found.share is None or 0 <= found.share <= 1
 
 
+@pytest.mark.slow
 def test_balanced_orders_of_one_group_are_not_taken_for_independent_prompts() -> None:
     # In a Latin square quality cancels within the group: knowing the groups makes the intervals much narrower.
     prompts, units = judged([0.0] * 4, groups=40, noise=0.01, spread=0.3)
@@ -82,6 +84,21 @@ def test_balanced_orders_of_one_group_are_not_taken_for_independent_prompts() ->
         assert one.interval is not None
         assert other.interval is not None
         assert one.interval[1] - one.interval[0] < 0.3 * (other.interval[1] - other.interval[0])
+
+
+@pytest.mark.parametrize(("size", "confidence"), [(2, 0.975), (5, 0.99)])
+def test_intervals_hold_for_all_slots_together(size: int, confidence: float) -> None:
+    prompts, units = judged([0.0] * size, groups=30)
+    (found,) = position_effects(prompts, units).sizes
+    for place, slot in enumerate(found.slots):
+        values = [one.scores[place] - fmean(one.scores) for one in prompts]
+        # At 5 % among the slots in all, each has its share of it.
+        each = pooled(units, values, bounds=(-1, 1), confidence=confidence).interval
+        alone = pooled(units, values, bounds=(-1, 1), confidence=0.95).interval
+        assert slot.interval == pytest.approx(each, abs=1e-9)
+        assert each is not None
+        assert alone is not None
+        assert each[0] < alone[0] < alone[1] < each[1]
 
 
 def test_equal_scores_one_cluster_and_prompts_of_one() -> None:
@@ -103,3 +120,27 @@ def test_sizes_are_kept_apart_and_the_most_common_comes_first() -> None:
 def test_units_must_be_as_many_as_prompts() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         position_effects([order([0.1, 0.2])] * 2, [Unit("", None, "g")])
+
+
+def test_units_of_several_sources_are_refused() -> None:
+    prompts, units = judged([0.1, -0.1], groups=3)
+    mixed = [*units[:-1], Unit("other", units[-1].cluster, units[-1].group_id)]
+    with pytest.raises(ValueError, match=r"units: expected all of one source, got \['', 'other'\]"):
+        position_effects(prompts, mixed)
+
+
+def test_units_without_a_cluster_stand_for_themselves() -> None:
+    prompts, _ = judged([0.1, -0.1], groups=10)
+    named = [Unit("", f"c{n}", f"g{n}") for n in range(len(prompts))]
+    for none in (None, ""):
+        bare = [Unit("", none, unit.group_id) for unit in named]
+        assert position_effects(prompts, bare).sizes[0].share == position_effects(prompts, named).sizes[0].share
+
+
+@given(st.permutations(range(40)))
+@settings(max_examples=20)
+def test_the_order_of_the_prompts_changes_no_digit(places: list[int]) -> None:
+    prompts, units = judged([0.06, 0.0, -0.06, 0.0], groups=10)
+    assert position_effects([prompts[n] for n in places], [units[n] for n in places]) == position_effects(
+        prompts, units
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judges.scripted import ScriptedJudge, scores_reply
@@ -65,6 +65,7 @@ def noisy(number: int, noise: float, *, size: int = 6, repeat_of: float | None =
     return found
 
 
+@pytest.mark.slow
 def test_rho_and_what_orders_bring_are_those_of_the_noise() -> None:
     judged = noisy(400, 0.1)  # as much noise as quality
     truth = []
@@ -128,3 +129,58 @@ def test_nothing_asked_twice_is_not_deterministic() -> None:
     found = repeats(units(2), noisy(2, 0.1), [[], []], failed=2)
     assert not found.deterministic
     assert (found.groups, found.change.moved.value, found.other_order.moved.value) == (0, None, None)
+
+
+def test_orders_beyond_the_first_two_are_compared() -> None:
+    """What a shift by half leaves as it is: the scores of every other slot."""
+    first, second = (1.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 1.0)
+    found = swaps(units(3), [orders(first, first, second, second)] * 3, [None] * 3)
+    # Four of six pairs of orders are one of each: every score moves by 1, four of six pairs of rollouts turn round.
+    assert found.change.moved.value == pytest.approx(4 / 6)
+    assert found.change.flipped.value == pytest.approx(4 / 6 * 4 / 6)
+    assert found.rho == pytest.approx(-1 / 3)  # two pairs of orders agree wholly, four are opposite
+
+
+def test_orders_none_of_which_is_the_first_give_one_rho() -> None:
+    (one, two), (three, four) = noisy(2, 0.1)
+    shown = [one.scores, two.scores, three.scores, four.scores]
+    rhos = {
+        swaps(units(1), [orders(*(shown[place] for place in places))], [None]).rho
+        for places in ((0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1))
+    }
+    assert len(rhos) == 1
+
+
+@given(st.permutations(range(30)))
+@settings(max_examples=5)
+def test_the_order_of_the_file_changes_no_digit(places: list[int]) -> None:
+    judged, where = noisy(30, 0.1), units(30)
+    found = swaps([where[n] for n in places], [judged[n] for n in places], [None] * 30)
+    assert found == swaps(where, judged, [None] * 30)
+
+
+@pytest.mark.parametrize(
+    ("values", "other", "expected"),
+    [
+        ((-1e308, 1e308, -1e308), (0, 1, 0), 1),
+        ((1e-200, 2e-200, 3e-200), (3, 2, 1), -1),
+        ((5e-324, 0.0), (0, 1), -1),
+        ((1e308, 1e-200, -1.7e308), (1, 0, -1.7), 1),
+        ((1.0, math.nextafter(1.0, 2), 1.0), (0, 1, 0), 1),
+        ((1, 2, 3, 4), (1, 3, 2, 4), 0.8),
+    ],
+)
+def test_correlation_copes_with_any_scale(values: Sequence[float], other: Sequence[float], expected: float) -> None:
+    assert correlation(values, other) == pytest.approx(expected)
+    assert correlation(other, values) == pytest.approx(expected)
+
+
+def test_what_is_all_equal_has_no_correlation() -> None:
+    assert correlation([1e308] * 3, [1, 2, 3]) is correlation([1, 2], [0.5, 0.5]) is None
+
+
+@given(st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2), min_size=2, max_size=6))
+def test_correlation_of_finite_numbers_never_raises(pairs: list[tuple[float, float]]) -> None:
+    found = correlation([a for a, _ in pairs], [b for _, b in pairs])
+    assert (found is None) == (len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2)
+    assert found is None or -1 <= found <= 1

@@ -42,7 +42,7 @@ async def test_a_cap_among_the_groups_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("calls", "stopped"),
     [
-        (0, (12, 0, 0, 0)),
+        pytest.param(0, (12, 0, 0, 0), marks=pytest.mark.slow),
         pytest.param(30, (0, 6, 12, 12), marks=pytest.mark.slow),
         pytest.param(46, (0, 0, 7, 12), marks=pytest.mark.slow),
         pytest.param(66, (0, 0, 0, 6), marks=pytest.mark.slow),

@@ -89,6 +89,16 @@ def test_the_score_is_rounds_won_and_the_mean_level_above_the_anchor() -> None:
     )
 
 
+@pytest.mark.parametrize(("above", "winner"), [(0.01, 1), (0.0, 1), (-0.01, 0), (-0.05, 0)])
+def test_the_smallest_margin_wins_a_match(above: float, winner: int) -> None:
+    bracket = Bracket([0, 1])
+    bracket.take([-0.2])  # 1 stands 0.2 above the anchor, and so before it as a seed
+    assert bracket.due == [(1, 0)]
+    bracket.take([above])
+    scores = bracket.scores()
+    assert scores[winner] > scores[1 - winner]
+
+
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 9])
 async def test_two_for_each_rollout_but_one_are_asked(size: int) -> None:
     judge = ScriptedJudge(stated)
