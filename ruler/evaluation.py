@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ruler.agreement import GroupAgreement, agree
+from ruler.agreement import Agreement, GroupAgreement, agree, first_wins, shorter_wins, summarise
+from ruler.comparison import Difference, PairNoise, difference, pair_noise
+from ruler.packing import PromptOptions, pack
 from ruler.records import LabelledGroup
+from ruler.rubric import DEFAULT_RUBRIC
 from ruler.types import FailedGroup, Group, ScoredGroup
 
 NO_SOURCE = "(no source)"
+SHORTER, FIRST = "shorter_wins", "first_wins"
+"""The rows of the trivial rules in a `Comparison`."""
 CHECKED = "binary"
 """The `truth_kind` of groups where a checker said right or wrong: what pair-equivalent noise is defined on."""
 
@@ -83,3 +90,77 @@ def agreements(
         for item, values in zip(labelled, scores, strict=True)
         if values is not None
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Rows of scores against truth, all on the groups that every row has scores for."""
+
+    rows: dict[str, Agreement]
+    """By name: those given, then the trivial rules."""
+    noise: dict[str, PairNoise]
+    """Of the rows given."""
+    differences: dict[tuple[str, str], Difference]
+    """Of every row given to those given after it and to the trivial rules."""
+    num_incomplete: int
+    """Groups that a row failed or lacks."""
+
+
+def compare(
+    rows: Mapping[str, Sequence[ScoredGroup | FailedGroup | None]],
+    labelled: Sequence[LabelledGroup],
+    shown: PromptOptions,
+    *,
+    min_gap: float = 0.0,
+    apart: Sequence[str] = (),
+) -> Comparison:
+    """The rows and two trivial rules on the same groups: those that no row failed or lacks.
+
+    Args:
+        rows: name, neither SHORTER nor FIRST -> one result a group, None where there is none.
+        labelled: groups with truth on every rollout.
+        shown: what of a group a judge sees, for the lengths that "shorter wins" goes by.
+        min_gap: pairs whose truth differs by less are left out.
+        apart: sources that stay out of all means over sources.
+    """
+    failed = {
+        name: Counter(
+            source_of(item.group)
+            for item, result in zip(labelled, results, strict=True)
+            if isinstance(result, FailedGroup)
+        )
+        for name, results in rows.items()
+    }
+    scored = {
+        name: [None if result is None else scores_of(result) for result in results] for name, results in rows.items()
+    }
+    complete = [all(values is not None for values in column) for column in zip(*scored.values(), strict=True)]
+    chosen = [item for item, whole in zip(labelled, complete, strict=True) if whole]
+    gaps = {source_of(item.group): min_gap for item in chosen}
+    lengths = [_lengths(item.group, shown) for item in chosen]
+    given: dict[str, Sequence[Sequence[float] | None]] = {
+        name: [one for one, whole in zip(values, complete, strict=True) if whole] for name, values in scored.items()
+    }
+    trivial: dict[str, Sequence[Sequence[float] | None]] = {
+        SHORTER: [tuple(shorter_wins(one)) for one in lengths],
+        FIRST: [tuple(first_wins(len(one))) for one in lengths],
+    }
+    found: dict[str, list[GroupAgreement]] = {
+        name: agreements(chosen, values, min_gaps=gaps) for name, values in (given | trivial).items()
+    }
+    names = list(found)
+    checked = {item.group.id for item in chosen if is_checked(item.group)}
+    return Comparison(
+        rows={name: summarise(own, failed=failed.get(name), apart=apart) for name, own in found.items()},
+        noise={name: pair_noise([g for g in found[name] if g.group_id in checked], apart=apart) for name in given},
+        differences={
+            (one, other): difference(found[one], found[other], apart=apart)
+            for place, one in enumerate(given)
+            for other in names[place + 1 :]
+        },
+        num_incomplete=len(labelled) - len(chosen),
+    )
+
+
+def _lengths(group: Group, shown: PromptOptions) -> list[int]:
+    return list(pack(group, DEFAULT_RUBRIC, shown).num_chars.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ruler.aggregate import Reliability
-from ruler.agreement import Agreement, GroupAgreement, first_wins, shorter_wins, summarise
+from ruler.agreement import Agreement
 from ruler.cli import exits
 from ruler.cli.arguments import (
     AdaptiveOption,
@@ -45,24 +44,22 @@ from ruler.cli.arguments import (
 )
 from ruler.cli.evaluate_text import agreement_table, chance_text, difference_text, further_table, noise_text
 from ruler.cli.tables import reliability_text, say, show, usage_text
-from ruler.comparison import Difference, PairNoise, difference, pair_noise
 from ruler.config import LoadedJudges, Settings, load_judges, read_settings
 from ruler.errors import ConfigError
-from ruler.evaluation import agreements, has_truth, is_checked, scores_of, source_of
-from ruler.packing import PromptOptions, pack
+from ruler.evaluation import FIRST, SHORTER, Comparison, compare, has_truth, source_of
+from ruler.packing import PromptOptions
 from ruler.plan import MAX_BLOCK
 from ruler.records import LabelledGroup
 from ruler.results import failure_records, usage_record
-from ruler.rubric import DEFAULT_RUBRIC
 from ruler.scoring import Ruler
 from ruler.stored_results import stored_results
 from ruler.truth_lookup import TruthLookup
-from ruler.types import FailedGroup, Group, ScoredGroup, Usage
+from ruler.types import FailedGroup, ScoredGroup, Usage
 
 FEW_CLUSTERS = 10
 _SHOWN = 10
 """So many failures, or groups left out, are named."""
-JUDGE, SHORTER, FIRST = "judge", "shorter_wins", "first_wins"
+JUDGE = "judge"
 
 
 def evaluate(
@@ -196,72 +193,6 @@ async def _score(
         return await ruler.score_many([item.group for item in labelled], progress=True)
     finally:
         await loaded.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Rows of scores against truth, all on the groups that every row has scores for."""
-
-    rows: dict[str, Agreement]
-    """By name: those given, then the trivial rules."""
-    noise: dict[str, PairNoise]
-    """Of the rows given."""
-    differences: dict[tuple[str, str], Difference]
-    """Of every row given to those given after it and to the trivial rules."""
-    num_incomplete: int
-    """Groups that a row failed or lacks."""
-
-
-def compare(
-    rows: dict[str, Sequence[ScoredGroup | FailedGroup | None]],
-    labelled: Sequence[LabelledGroup],
-    shown: PromptOptions,
-    *,
-    min_gap: float,
-    apart: Sequence[str],
-) -> Comparison:
-    """The rows and two trivial rules on the same groups: those that no row failed or lacks."""
-    failed = {
-        name: Counter(
-            source_of(item.group)
-            for item, result in zip(labelled, results, strict=True)
-            if isinstance(result, FailedGroup)
-        )
-        for name, results in rows.items()
-    }
-    scored = {
-        name: [None if result is None else scores_of(result) for result in results] for name, results in rows.items()
-    }
-    complete = [all(values is not None for values in column) for column in zip(*scored.values(), strict=True)]
-    chosen = [item for item, whole in zip(labelled, complete, strict=True) if whole]
-    gaps = {source_of(item.group): min_gap for item in chosen}
-    lengths = [_lengths(item.group, shown) for item in chosen]
-    given: dict[str, Sequence[Sequence[float] | None]] = {
-        name: [one for one, whole in zip(values, complete, strict=True) if whole] for name, values in scored.items()
-    }
-    trivial: dict[str, Sequence[Sequence[float] | None]] = {
-        SHORTER: [tuple(shorter_wins(one)) for one in lengths],
-        FIRST: [tuple(first_wins(len(one))) for one in lengths],
-    }
-    found: dict[str, list[GroupAgreement]] = {
-        name: agreements(chosen, values, min_gaps=gaps) for name, values in (given | trivial).items()
-    }
-    names = list(found)
-    checked = {item.group.id for item in chosen if is_checked(item.group)}
-    return Comparison(
-        rows={name: summarise(own, failed=failed.get(name), apart=apart) for name, own in found.items()},
-        noise={name: pair_noise([g for g in found[name] if g.group_id in checked], apart=apart) for name in given},
-        differences={
-            (one, other): difference(found[one], found[other], apart=apart)
-            for place, one in enumerate(given)
-            for other in names[place + 1 :]
-        },
-        num_incomplete=len(labelled) - len(chosen),
-    )
-
-
-def _lengths(group: Group, shown: PromptOptions) -> list[int]:
-    return list(pack(group, DEFAULT_RUBRIC, shown).num_chars.values())
 
 
 @dataclass(frozen=True, slots=True)
