@@ -12,6 +12,8 @@ import pytest
 
 from tests.test_cli import group, run, write
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -46,7 +48,6 @@ def test_the_bill_comes_first_and_every_subject_has_its_sentence(fours: Path) ->
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_truth_as_a_judge_is_told_of_attacked_and_cut_groups(fours: Path) -> None:
     judge = "simulated?quality=truth&scale=50&offset=50"
     done = run("audit", fours, "--judge", judge, "--attacks", "4", "--orders", "2", "--json")
@@ -59,7 +60,6 @@ def test_truth_as_a_judge_is_told_of_attacked_and_cut_groups(fours: Path) -> Non
     assert record["questions"]["total"] == record["usage"]["calls"] == 24 + 12 + 96
 
 
-@pytest.mark.slow
 def test_a_second_audit_is_free(fours: Path, tmp_path: Path) -> None:
     command = ("audit", fours, "--judge", "simulated?quality=hash&noise=0.2", "--attacks", "1", "--json")
     cache = ("--cache", tmp_path / "cache.sqlite3")
@@ -80,7 +80,6 @@ def test_without_truth_and_with_a_limit(tmp_path: Path) -> None:
     assert b"Attacks" not in done.stdout
 
 
-@pytest.mark.slow
 def test_what_fails_is_named_and_sets_the_exit_status(fours: Path) -> None:
     done = run("audit", fours, "--judge", "simulated?quality=hash&failure=0.2", "--attacks", "1")
     assert done.returncode == 1
@@ -89,7 +88,6 @@ def test_what_fails_is_named_and_sets_the_exit_status(fours: Path) -> None:
     assert re.search(r"^and \d+ more; --json has all$", text, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_a_budget_stops_it_with_its_own_status(fours: Path) -> None:
     done = run("audit", fours, "--judge", "simulated", "--max-total-tokens", "9000", "--cache", "off")
     assert done.returncode == 3

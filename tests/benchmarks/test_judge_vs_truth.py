@@ -17,6 +17,8 @@ from ruler.errors import ConfigError
 from ruler.evaluation import agreements
 from tests.test_cli import run as ruler_command
 
+pytestmark = pytest.mark.slow
+
 TRUTHFUL = "simulated?quality=truth"
 NOISY = "simulated?quality=truth&noise=0.4&scale=30&offset=35"
 
@@ -55,7 +57,6 @@ def rows(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in results["rows"]}
 
 
-@pytest.mark.slow
 def test_every_row_stands_in_one_table(groups: Path, tmp_path: Path) -> None:
     results = run(tmp_path / "out", groups, "--judge", TRUTHFUL, "--judge", NOISY)
     found = rows(results)
@@ -82,7 +83,6 @@ def test_every_row_stands_in_one_table(groups: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.md").read_text().startswith("# ")
 
 
-@pytest.mark.slow
 def test_asking_more_costs_more_and_pairs_cost_most(groups: Path, tmp_path: Path) -> None:
     found = rows(run(tmp_path / "out", groups, "--judge", TRUTHFUL))
     calls = {row["setting"]: row["cost"]["calls"] for row in found.values() if row["cost"]}
@@ -148,7 +148,6 @@ def test_how_much_is_asked_is_said_before(groups: Path, tmp_path: Path, capsys: 
     assert said.index("at most") < said.index("k = 1")
 
 
-@pytest.mark.slow
 def test_the_same_command_gives_the_same_figures_whatever_the_order_of_groups(tmp_path: Path) -> None:
     first = run(tmp_path / "a", write(tmp_path / "g.jsonl", records()), "--judge", NOISY, "--forms", "listwise")
     second = run(tmp_path / "b", write(tmp_path / "h.jsonl", records()[::-1]), "--judge", NOISY, "--forms", "listwise")
@@ -180,7 +179,6 @@ def test_noise_is_that_of_checked_truth_alone(tmp_path: Path) -> None:
     assert found["first wins"]["pair_noise"]["noise"]["overall"]["value"] is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.2])
 def test_flipped_truth_has_the_accuracy_that_its_name_says(tmp_path: Path, share: float) -> None:
     labelled = read_dataset([str(write(tmp_path / "g.jsonl", records(2000)))]).labelled
@@ -264,7 +262,6 @@ def test_bad_options_name_the_value(groups: Path, arguments: list[str], capsys: 
 # --- Replay ---
 
 
-@pytest.mark.slow
 def test_everything_is_replayed_from_an_exported_cache(groups: Path, tmp_path: Path) -> None:
     asked, replayed = tmp_path / "a.sqlite3", tmp_path / "b.sqlite3"
     judge = ["--judge", "simulated?quality=hash"]
@@ -291,7 +288,6 @@ def test_a_replay_without_the_answers_asks_nobody_and_scores_nothing(groups: Pat
 # --- Comparing two results ---
 
 
-@pytest.mark.slow
 def test_two_results_are_compared_row_by_row(groups: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         run(tmp_path / name, groups, "--judge", f"{NOISY}&seed={seed}", "--forms", "listwise")

@@ -15,6 +15,8 @@ from trainer.environments import Problem
 from trainer.tasks import Demonstration
 from trainer.tasks.arithmetic import Level, Sum, arithmetic
 
+pytestmark = pytest.mark.slow
+
 LEVELS = get_args(Level)
 PERFECT = "<reasoning>\n7+8=15,3+5+1=9\n</reasoning>\n<answer>\n95\n</answer>\n"
 

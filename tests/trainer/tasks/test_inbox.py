@@ -56,6 +56,8 @@ from trainer.tasks.inbox_world import (
 )
 from trainer.tasks.inbox_world import Mail as InboxMail
 
+pytestmark = pytest.mark.slow
+
 TASK = inbox()
 SPLITS = {"train": NUM_TRAIN_INBOXES, "held out": NUM_HELD_OUT_INBOXES, "demonstrations": NUM_DEMONSTRATION_INBOXES}
 
@@ -193,7 +195,6 @@ def test_train_and_held_out_are_long_and_say_the_same_to_each_environment() -> N
             assert [message["role"] for message in starts[0].messages] == ["system", "user"]
 
 
-@pytest.mark.slow
 def test_problems_are_a_sequence() -> None:
     held_out = TASK.held_out
     assert start_of(held_out[-1]) == start_of(held_out[len(held_out) - 1])
@@ -442,7 +443,6 @@ def test_demonstrations_depend_on_their_random_alone() -> None:
     assert tiny().clean(one) != tiny().clean(one)
 
 
-@pytest.mark.slow
 def test_demonstrations_are_short_text_of_the_vocabulary_and_read_as_the_calls_they_are() -> None:
     chance = random.Random(1)
     for draw in (tiny().clean, tiny().habits):
@@ -456,7 +456,6 @@ def test_demonstrations_are_short_text_of_the_vocabulary_and_read_as_the_calls_t
             assert [json.loads(call) for call in turns] == made
 
 
-@pytest.mark.slow
 def test_the_template_writes_each_message_alone_and_turns_end_with_the_end_token() -> None:
     question = {"role": "user", "content": "When is the game with Mia?"}
     system = {"role": "system", "content": "not shown"}
