@@ -8,11 +8,10 @@ from random import Random
 
 from benchmarks.rows import Answer, Row
 from benchmarks.rules import rules_for, score
-from ruler import DEFAULT_RUBRIC, Group
+from ruler import Group
 from ruler.agreement import first_wins, shorter_wins
 from ruler.errors import GroupError
-from ruler.evaluation import source_of, truth_of
-from ruler.packing import pack
+from ruler.evaluation import shown_lengths, source_of, truth_of
 from ruler.records import LabelledGroup
 from ruler.rewards import Rewards
 
@@ -27,9 +26,7 @@ def baseline_rows(labelled: Sequence[LabelledGroup], *, seed: int = 0) -> Iterat
         yield Row(f"truth, {share:.0%} flipped", "flips", flipped)
     yield _rules("rules", labelled, with_reference=False)
     yield _rules("rules with reference", labelled, with_reference=True)
-    lengths = {
-        item.group.id: list(pack(item.group, DEFAULT_RUBRIC).num_chars.values()) for item in labelled
-    }  # by the same text that a judge is shown
+    lengths = {item.group.id: shown_lengths(item.group) for item in labelled}
     yield Row("shorter wins", "trivial", {name: Answer(tuple(shorter_wins(own))) for name, own in lengths.items()})
     yield Row("first wins", "trivial", {name: Answer(tuple(first_wins(len(own)))) for name, own in lengths.items()})
     yield Row("random", "trivial", {item.group.id: Answer(_random(item.group, seed)) for item in labelled})

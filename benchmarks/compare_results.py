@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmarks.command import run_command
 from benchmarks.sources import APART, MIN_GAPS
 from ruler.agreement import GroupAgreement, agree, summarise
-from ruler.cli.tables import say
+from ruler.cli.command import run_command
+from ruler.cli.tables import number_text, say
 from ruler.comparison import Difference, difference
 from ruler.errors import ConfigError
 from ruler.records import first_fault
@@ -154,7 +154,7 @@ def _run(old: Path, new: Path, rows: tuple[str, str] | None) -> int:
     width = max(len(row.name) for row in found)
     say(f"{'':{width}}  before  after   change")
     for row in found:
-        say(f"{row.name:{width}}  {_number(row.before)}   {_number(row.after)}   {_change(row.change)}")
+        say(f"{row.name:{width}}  {number_text(row.before):^5}   {number_text(row.after):^5}   {_change(row.change)}")
     return 0
 
 
@@ -164,10 +164,6 @@ def _change(change: Difference) -> str:
     interval = change.overall.interval
     spread = "" if interval is None else " ({:+.3f} to {:+.3f})".format(*interval)
     return f"{change.overall.value:+.3f}{spread}: {change.verdict}"
-
-
-def _number(value: float | None) -> str:
-    return "  -  " if value is None else f"{value:.3f}"
 
 
 def _agreements(row: _Row, groups: Mapping[str, _Group]) -> list[GroupAgreement]:

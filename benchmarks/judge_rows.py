@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from typing import Literal
 
 from benchmarks.original_asking import ask_original
 from benchmarks.pairwise import ask_pairwise
 from benchmarks.pointwise import ask_pointwise
-from benchmarks.rows import Answer, AsIfAsked, Row, Tell
+from benchmarks.rows import Answer, AsIfAsked, Row
 from benchmarks.tournament import ask_tournament
 from ruler import Group, Judge, Rubric, Ruler
-from ruler.orders import Orders
+from ruler.audit import Tell
 from ruler.truth_lookup import TruthLookup
 from ruler.types import FailedGroup, ScoredGroup, judge_info
 
 FORMS = ("listwise", "original", "pointwise", "pairwise", "tournament")
 """Ways of asking; the first is ours, with and without notes."""
 ORIGINAL = "original layout"
-_ORDERS: tuple[Orders, ...] = (1, 2, 4)
+_ORDERS: tuple[Literal[1, 2, 4], ...] = (1, 2, 4)
 
 
 class Truths:
@@ -51,7 +52,7 @@ def most_questions(groups: Sequence[Group], forms: Collection[str]) -> dict[str,
     """Form -> the most questions that it asks one judge, where groups fit into one prompt."""
     sizes = [len(group.rollouts) for group in groups]
     # Orders that come out equal are asked once: two rollouts have two, three have three.
-    listwise = sum(2 * sum(min(orders, size) for orders in (1, 2, 4)) for size in sizes)
+    listwise = sum(2 * sum(min(orders, size) for orders in _ORDERS) for size in sizes)
     counts = {
         "listwise": listwise,
         "original": len(sizes),

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baseline_rows import baseline_rows
-from benchmarks.command import run_command
 from benchmarks.judge_report import judge_report
 from benchmarks.judge_rows import FORMS, Truths, judge_rows, jury_row, most_questions
 from benchmarks.report import write
 from benchmarks.row_figures import Figures, figures_of, figures_record, rivals
 from benchmarks.rows import Row
-from ruler import DEFAULT_RUBRIC, BudgetExceeded, Rubric
+from ruler import DEFAULT_RUBRIC, Rubric
 from ruler.cli import exits
-from ruler.cli.tables import say
+from ruler.cli.command import run_command
+from ruler.cli.tables import number_text, say
 from ruler.config import LoadedJudges, load_judges, read_settings
 from ruler.errors import ConfigError
 from ruler.evaluation import cluster_of, has_truth, source_of, truth_of
@@ -126,7 +126,8 @@ async def _run(options: argparse.Namespace) -> int:
     _show_figures(figures)
     seconds = f"{time.perf_counter() - start:.0f} s, of which statistics {time.perf_counter() - before:.0f} s"
     say(f"{options.out / 'report.html'}: {len(dataset.labelled)} groups, {len(rows)} rows, {seconds}")
-    return _status(rows, dataset)
+    reasons = (failure.partition(":")[0] for row in rows for failure in row.failures.values())
+    return exits.status_of(reasons, len(dataset.bad_lines))
 
 
 async def _asked(options: argparse.Namespace, dataset: Dataset, rubric: Rubric, start: float) -> list[Row]:
@@ -172,13 +173,6 @@ def _said(row: Row, start: float) -> Row:
     return row
 
 
-def _status(rows: Sequence[Row], dataset: Dataset) -> int:
-    reasons = {failure.partition(":")[0] for row in rows for failure in row.failures.values()}
-    if BudgetExceeded.code in reasons:
-        return exits.BUDGET
-    return exits.FAILED if reasons or dataset.bad_lines else 0
-
-
 def _show_figures(figures: Sequence[Figures]) -> None:
     width = max(len(one.row.name) for one in figures)
     say(f"{'':{width}}  accuracy  95 %         tau-b  top-1  ties   failed  tokens")
@@ -186,14 +180,12 @@ def _show_figures(figures: Sequence[Figures]) -> None:
         row = one.agreement.overall
         interval = "" if row.accuracy_interval is None else "{:.3f}-{:.3f}".format(*row.accuracy_interval)
         tokens = "" if one.cost is None else f"{one.cost.tokens:,.0f}"
+        shown = (row.accuracy, row.tau_b, row.top_1, row.tie_rate)
+        accuracy, tau_b, top_1, ties = (f"{number_text(value):^5}" for value in shown)
         say(
-            f"{one.row.name:{width}}  {_cell(row.accuracy)}     {interval:11}  {_cell(row.tau_b)}  {_cell(row.top_1)}  "
-            f"{_cell(row.tie_rate)}  {len(one.row.failures):6}  {tokens:>6}"
+            f"{one.row.name:{width}}  {accuracy}     {interval:11}  {tau_b}  {top_1}  {ties}  "
+            f"{len(one.row.failures):6}  {tokens:>6}"
         )
-
-
-def _cell(value: float | None) -> str:
-    return "  -  " if value is None else f"{value:.3f}"
 
 
 def _group_record(item: LabelledGroup) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.command import run_command
 from benchmarks.judge_rows import Truths
 from benchmarks.judge_vs_truth import at_least_one, read_dataset
 from judges.simulated import Behaviour, SimulatedJudge
 from ruler import Ruler
+from ruler.cli.command import run_command
 from ruler.comparison import pair_noise
 from ruler.errors import GroupError
 from ruler.evaluation import agreements, scores_of

@@ -8,8 +8,9 @@ from itertools import chain, combinations, islice
 from statistics import fmean
 
 from benchmarks.parts import Lineup, Part, PartJudge
-from benchmarks.rows import Answer, Tell
+from benchmarks.rows import Answer
 from ruler import DEFAULT_RUBRIC, Group, Judge, Rubric
+from ruler.audit import Tell
 
 
 async def ask_pairwise(

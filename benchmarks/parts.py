@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from benchmarks.rows import Answer, AsIfAsked, Tell
+from benchmarks.rows import Answer, AsIfAsked
 from ruler import FailedGroup, Group, Judge, Ruler, Usage
+from ruler.audit import Tell
 from ruler.errors import GroupError
 from ruler.packing import pack
 from ruler.types import ScoredGroup

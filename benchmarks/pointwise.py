@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import chain, islice
 
 from benchmarks.parts import Lineup, Part, PartJudge
-from benchmarks.rows import Answer, Tell
+from benchmarks.rows import Answer
 from ruler import DEFAULT_RUBRIC, Group, Judge, Rubric
+from ruler.audit import Tell
 
 
 async def ask_pointwise(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from ruler import Group, JudgedOrder, Ruler, Usage
+from ruler import JudgedOrder, Usage
 from ruler.scoring import JudgeCall
 from ruler.types import usage_of
-
-Tell: TypeAlias = Callable[[Ruler, Iterable[tuple[Group, Group]]], None]
-"""Told, before this Ruler asks, of every (group that will be asked, group of the file that it was made of): so a
-simulated judge of known accuracy learns its truth."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from statistics import fmean
 
 from benchmarks.pairwise import margin
 from benchmarks.parts import Lineup, Part, PartJudge
-from benchmarks.rows import Answer, Tell
+from benchmarks.rows import Answer
 from ruler import DEFAULT_RUBRIC, Group, Judge, Rubric
+from ruler.audit import Tell
 
 
 async def ask_tournament(

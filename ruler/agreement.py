@@ -171,7 +171,7 @@ def agree(
         top_1 = sum(chosen) / len(chosen)
     if unequal_truth and unequal_scores:
         tau_b = concordance / math.sqrt(unequal_scores * unequal_truth)
-        r = _correlation(scores, truth)
+        r = correlation(scores, truth)
     return GroupAgreement(
         group_id=group_id,
         source=source,
@@ -186,6 +186,13 @@ def agree(
         signal=unequal_scores > 0,
         spread=pstdev(scores) if unequal_scores else 0.0,
     )
+
+
+def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
+    """Pearson's, in [-1, 1], of finite numbers of any size; None where either is all equal."""
+    if len(set(xs)) < 2 or len(set(ys)) < 2:
+        return None
+    return max(-1.0, min(1.0, math.fsum(map(operator.mul, _direction(xs), _direction(ys)))))
 
 
 def shorter_wins(lengths: Sequence[int]) -> list[float]:
@@ -308,19 +315,21 @@ def unit_of(group: GroupAgreement) -> Unit:
     return Unit(group.source, group.cluster, group.group_id)
 
 
-def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Pearson's, in [-1, 1]; neither is all equal."""
-    return min(max(math.fsum(map(operator.mul, _direction(a), _direction(b))), -1.0), 1.0)
-
-
 def _direction(values: Sequence[float]) -> list[float]:
-    """Deviations from the mean, of length 1. The scale is taken out first, so that no square overflows or vanishes."""
+    """Deviations from the mean, of length 1. Truth has any scale: `statistics.correlation` raises where a square
+    overflows or vanishes.
+    """
     largest = max(map(abs, values))
-    mean = math.fsum(value / largest for value in values) / len(values)
-    deviations = [value / largest - mean for value in values]
+    scaled = [value / largest for value in values]
+    mean = math.fsum(scaled) / len(scaled)
+    deviations = [value - mean for value in scaled]
     largest = max(map(abs, deviations))
-    length = math.hypot(*(deviation / largest for deviation in sorted(deviations)))
-    return [deviation / largest / length for deviation in deviations]
+    deviations = [deviation / largest for deviation in deviations]
+    # Of neighbouring floats the mean is rounded by as much as they differ.
+    rest = math.fsum(deviations) / len(deviations)
+    deviations = [deviation - rest for deviation in deviations]
+    length = math.hypot(*sorted(deviations))
+    return [deviation / length for deviation in deviations]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

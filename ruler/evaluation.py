@@ -48,6 +48,11 @@ def is_checked(group: Group) -> bool:
     return bool(group.metadata.get("truth_kind", CHECKED) == CHECKED)
 
 
+def shown_lengths(group: Group, shown: PromptOptions = PromptOptions()) -> list[int]:
+    """Characters of each rollout as a judge is shown it, what "shorter wins" goes by; see `PackedGroup.num_chars`."""
+    return list(pack(group, DEFAULT_RUBRIC, shown).num_chars.values())
+
+
 def scores_of(result: ScoredGroup | FailedGroup) -> tuple[float, ...] | None:
     """The scores in the caller's order; None for a failed group.
 
@@ -137,7 +142,7 @@ def compare(
     complete = [all(values is not None for values in column) for column in zip(*scored.values(), strict=True)]
     chosen = [item for item, whole in zip(labelled, complete, strict=True) if whole]
     gaps = {source_of(item.group): min_gap for item in chosen}
-    lengths = [_lengths(item.group, shown) for item in chosen]
+    lengths = [shown_lengths(item.group, shown) for item in chosen]
     given: dict[str, Sequence[Sequence[float] | None]] = {
         name: [one for one, whole in zip(values, complete, strict=True) if whole] for name, values in scored.items()
     }
@@ -160,7 +165,3 @@ def compare(
         },
         num_incomplete=len(labelled) - len(chosen),
     )
-
-
-def _lengths(group: Group, shown: PromptOptions) -> list[int]:
-    return list(pack(group, DEFAULT_RUBRIC, shown).num_chars.values())

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from operator import mul
 
 from ruler.aggregate import DIGITS
 from ruler.evaluation import cluster_of
@@ -47,30 +46,6 @@ def pooled(
     if all(value is None for value in values):
         return NOTHING
     return design(units, confidence=confidence).means(values, bounds=bounds).overall
-
-
-def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Pearson's, in [-1, 1], of finite numbers of any size; None where either is all equal."""
-    if len(set(xs)) < 2 or len(set(ys)) < 2:
-        return None
-    return max(-1.0, min(1.0, math.fsum(map(mul, _direction(xs), _direction(ys)))))
-
-
-def _direction(values: Sequence[float]) -> list[float]:
-    """Deviations from the mean, of length 1. Truth has any scale: `statistics.correlation` raises where a square
-    overflows or vanishes.
-    """
-    largest = max(map(abs, values))
-    scaled = [value / largest for value in values]
-    mean = math.fsum(scaled) / len(scaled)
-    deviations = [value - mean for value in scaled]
-    largest = max(map(abs, deviations))
-    deviations = [deviation / largest for deviation in deviations]
-    # Of neighbouring floats the mean is rounded by as much as they differ.
-    rest = math.fsum(deviations) / len(deviations)
-    deviations = [deviation - rest for deviation in deviations]
-    length = math.hypot(*sorted(deviations))
-    return [deviation / length for deviation in deviations]
 
 
 def order_scores(judged: Iterable[JudgedOrder]) -> list[dict[str, float]]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ruler.aggregate import agreement, spearman_brown
+from ruler.agreement import correlation
 from ruler.audit.figures import (
     CORRELATION,
     Change,
     GroupChange,
     centred,
-    correlation,
     excess,
     group_change,
     mean_change,

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ruler.aggregate import DIGITS
-from ruler.audit.figures import CORRELATION, correlation, pooled
+from ruler.agreement import correlation
+from ruler.audit.figures import CORRELATION, pooled
 from ruler.intervals import Estimate, Interval, Unit
 from ruler.packing import PackedGroup
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import sys
 from typing import Annotated
 
 import typer
 
-from ruler.cli import cache, exits
+from ruler.cli import cache
 from ruler.cli.audit import audit
+from ruler.cli.command import run_command
 from ruler.cli.evaluate import evaluate
 from ruler.cli.pack import pack
 from ruler.cli.score import score
 from ruler.cli.serve import serve
-from ruler.cli.tables import say
-from ruler.errors import RulerError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,16 +50,9 @@ app.add_typer(cache.app, name="cache")
 
 def main() -> None:
     """Runs the command line. Input and configuration errors are one line and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name or note that the terminal's encoding cannot hold is shown as an escape, and stops nothing.
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; point stdout elsewhere so that exit does not fail again.
-        sys.stdout = None
-        sys.exit(exits.FAILED)
-    except (RulerError, OSError) as error:
-        say(f"error: {error}", err=True)
-        sys.exit(exits.INPUT)
+    sys.exit(run_command(_run))
+
+
+def _run() -> int:
+    app()  # which ends by itself, with the command's status
+    return 0

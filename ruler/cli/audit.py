@@ -134,7 +134,7 @@ def audit(
         typer.echo(json.dumps(audit_record(result) | {"bad_lines": source.bad_lines}, ensure_ascii=False))
     else:
         _print(result)
-    raise typer.Exit(exits.status_of(result.failures, source.bad_lines))
+    raise typer.Exit(exits.status_of((group.reason for group in result.failures), source.bad_lines))
 
 
 async def _audit(loaded: LoadedJudges, labelled: Sequence[LabelledGroup], **options: Any) -> Audit:

@@ -167,7 +167,7 @@ def evaluate(
         typer.echo(json.dumps(report.record(ruler), ensure_ascii=False))
     else:
         report.print(ruler)
-    raise typer.Exit(exits.status_of(report.failures, source.bad_lines))
+    raise typer.Exit(exits.status_of((group.reason for group in report.failures), source.bad_lines))
 
 
 def _ask(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ruler.errors import BudgetExceeded
-from ruler.types import FailedGroup
 
 FAILED = 1
 """Some groups failed, or some lines were broken."""
@@ -15,9 +14,9 @@ BUDGET = 3
 INTERRUPTED = 130
 
 
-def status_of(failures: Iterable[FailedGroup], num_bad_lines: int) -> int:
-    """The status of a run that came to its end."""
-    reasons = {failure.reason for failure in failures}
-    if BudgetExceeded.code in reasons:
+def status_of(reasons: Iterable[str], num_bad_lines: int) -> int:
+    """The status of a run that came to its end, by the reasons why groups failed."""
+    found = set(reasons)
+    if BudgetExceeded.code in found:
         return BUDGET
-    return FAILED if reasons or num_bad_lines else 0
+    return FAILED if found or num_bad_lines else 0

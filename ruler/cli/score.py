@@ -234,7 +234,7 @@ class _Run:
     def exit_status(self) -> int:
         if self.interrupted:
             return exits.INTERRUPTED
-        return exits.status_of(self._failed, self._source.bad_lines)
+        return exits.status_of((group.reason for group in self._failed), self._source.bad_lines)
 
     def report(self, *, json_summary: bool) -> None:
         """The summary: as JSON on stdout, as text on stderr when stdout carries results, else on stdout."""

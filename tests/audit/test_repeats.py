@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from judges.scripted import ScriptedJudge, scores_reply
 from ruler import JudgeInfo, JudgeRequest, Ruler
-from ruler.audit.figures import correlation, group_change
+from ruler.agreement import correlation
+from ruler.audit.figures import group_change
 from ruler.audit.repeats import RepeatedJudge, repeats, swaps
 from ruler.intervals import Unit
 from ruler.types import JudgedOrder

@@ -5,31 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from benchmarks.judge_rows import Truths
 from judges.scripted import scores_reply
 from judges.simulated import Behaviour, SimulatedJudge
 from ruler import Group, JudgeRequest, Ruler
-from ruler.truth_lookup import TruthLookup
 from ruler.types import FENCE
 
 
 class KnownTruth:
-    """Group id -> rollout id -> truth, and a judge that is told it."""
+    """Group id -> rollout id -> truth, and a judge that is told it, as the benchmark tells it."""
 
     def __init__(self, truth: Mapping[str, Mapping[str, float]], behaviour: Behaviour | None = None) -> None:
-        self.truth = truth
-        self.lookup = TruthLookup()
-        self.judge = SimulatedJudge(self.lookup, quality_name="truth", behaviour=behaviour)
-
-    def tell(self, ruler: Ruler, parts: Iterable[tuple[Group, Group]]) -> None:
-        """For askings with a Ruler."""
-        self.lookup.ruler = ruler
-        for part, whole in parts:
-            self.lookup.learn(part, self.truth[whole.id])
-
-    def know(self, group: Group, before: str, texts: Mapping[str, str]) -> None:
-        """For the original's layout."""
-        for rollout_id, text in texts.items():
-            self.lookup.know(group.id, before, text, self.truth[group.id][rollout_id])
+        truths = Truths(truth)
+        self.judge = SimulatedJudge(truths, quality_name="truth", behaviour=behaviour)
+        self.tell, self.know = truths.tell, truths.know
 
 
 def tell_nothing(ruler: Ruler, parts: Iterable[tuple[Group, Group]]) -> None:

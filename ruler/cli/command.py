@@ -1,4 +1,4 @@
-"""How a command of a benchmark ends: one line for what went wrong, and an exit status as of `ruler score`."""
+"""How a command ends: one line for what went wrong, and an exit status."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def run_command(run: Callable[[], int], *, kept: str = "nothing was kept") -> in
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
+            # A name or note that the terminal's encoding cannot hold is shown as an escape, and stops nothing.
             stream.reconfigure(errors="backslashreplace")
     try:
         status = run()
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = None  # so that the end of the process does not fail again
+        # The reader of our output has gone, as `| head` does; point stdout elsewhere so that exit does not fail again.
+        sys.stdout = None
         return exits.FAILED
     except KeyboardInterrupt:
         say(f"interrupted: {kept}", err=True)
