@@ -211,8 +211,7 @@ def _rivals(pairs: Sequence[tuple[Figures, Figures, Difference]], names: Names) 
 
 
 def _by_source(figures: Sequence[Figures], bases: Sequence[Figures], sources: Sequence[str], names: Names) -> Section:
-    shown = [one for one in figures if one.row.kind in ("rules", "trivial", "jury")]
-    shown = [*bases, *shown]
+    shown = [*bases, *(one for one in figures if one.row.kind in ("rules", "trivial", "jury"))]
     columns = [Column("source", numeric=False), Column("mixed groups"), Column("pairs")]
     columns += [Column(names.label(one)) for one in shown]
     by_source = [{row.source: row for row in one.agreement.sources} for one in shown]
@@ -270,11 +269,8 @@ def _noise(figures: Sequence[Figures], names: Names) -> Section:
 
 def _cost(judged: Sequence[Figures], names: Names) -> Section:
     blocks: list[Figure | Notice | Table] = []
-    units: tuple[tuple[CostUnit, str, str], ...] = (
-        ("usd", "USD a group", "usd"),
-        ("tokens", "tokens a group", "tokens"),
-    )
-    for unit, label, name in units:
+    units: tuple[tuple[CostUnit, str], ...] = (("usd", "USD a group"), ("tokens", "tokens a group"))
+    for unit, label in units:
         known = with_cost(judged, unit)
         if not any(cost_in(one, unit) for one in known):
             continue  # of judges whose prices are unknown or 0
@@ -283,8 +279,7 @@ def _cost(judged: Sequence[Figures], names: Names) -> Section:
             for one in known
         ]
         plot = frontier(points, label, "pairwise accuracy")
-        alt = f"Accuracy over {label}; the table of all rows has the figures"
-        blocks.append(Figure(f"cost-{name}", plot, alt))
+        blocks.append(Figure(f"cost-{unit}", plot, f"Accuracy over {label}; the table below has the figures"))
         # What simulated judges cost is no choice of anybody's where there is a real one.
         real = [one for one in judged if not _is_simulated(one)] or judged
         if found := cheapest_within(real, unit):
