@@ -14,9 +14,7 @@ import hashlib
 import itertools
 import json
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -36,6 +34,7 @@ from trainer.tasks import Demonstration, Task, TinyPolicy
 from trainer.tasks.arithmetic import Level
 from trainer.tasks.bundled import TaskName, bundled_task
 from trainer.tiny import make_tiny_policy
+from trainer.unfinished import unfinished
 
 _STEPS_BETWEEN_CHECKS = 50
 """A check of the skill costs as much as ten steps."""
@@ -95,19 +94,14 @@ async def warm_up(task: Task, *, seed: int, show: Callable[[str], None], folder:
 
 def _save(policy: Policy, imitated: Imitated, place: Path) -> None:
     """All of it or nothing."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     try:
-        policy.save(unfinished)
-        (unfinished / "warm_up.json").write_text(json.dumps(asdict(imitated), indent=2) + "\n", encoding="utf-8")
-        unfinished.chmod(0o755)  # made for its owner alone
-        unfinished.rename(place)
+        with unfinished(place) as folder:
+            policy.save(folder)
+            (folder / "warm_up.json").write_text(json.dumps(asdict(imitated), indent=2) + "\n", encoding="utf-8")
     except OSError:
         if not place.exists():
             raise
         # Another process was faster, with the same policy.
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 async def _imitate(

@@ -1,0 +1,1 @@
+"""Small judges, trained: from truth, or from another judge's scores."""
