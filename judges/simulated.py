@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from judges.fences import find_rollouts, user_text
 from ruler.errors import ConfigError, JudgeRejected, JudgeUnavailable
-from ruler.types import FENCE, JudgeInfo, JudgeReply, JudgeRequest, Usage
+from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage
 
 Quality = Callable[[str, str], float]
 """(text before the first fence, text between a rollout's fences) -> quality; higher is better."""
@@ -125,8 +126,8 @@ class SimulatedJudge:
         rng = random.Random(seed)
         if rng.random() < behaviour.failure:
             raise JudgeUnavailable("simulated outage", usage=Usage(calls=1))
-        prompt = _user_text(request)
-        task, rollouts = _find_rollouts(prompt)
+        prompt = user_text(request)
+        task, rollouts = find_rollouts(prompt)
         if tuple(rollouts) != request.ids:
             raise JudgeRejected(f"the prompt shows {', '.join(rollouts)}, asked for are {', '.join(request.ids)}")
         texts = list(rollouts.values())
@@ -153,32 +154,6 @@ class SimulatedJudge:
         system = str(request.messages[0]["content"])
         usage = Usage(1, (len(system) + len(prompt)) // _CHARS_PER_TOKEN, 0, len(text) // _CHARS_PER_TOKEN, 0.0)
         return JudgeReply(text, model=self.info.model, usage=usage, finish_reason="stop")
-
-
-def _user_text(request: JudgeRequest) -> str:
-    content = next(message["content"] for message in request.messages if message["role"] == "user")
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part["type"] == "text")
-
-
-def _find_rollouts(prompt: str) -> tuple[str, dict[str, str]]:
-    """The text before the first fence, and label -> text of each rollout in the order shown."""
-    rollouts: dict[str, str] = {}
-    opened: tuple[str, int] | None = None
-    start = len(prompt)
-    for fence in FENCE.finditer(prompt):
-        if opened is None and not fence["close"] and fence["id"] not in rollouts:
-            opened = fence["id"], fence.end() + 1
-            start = min(start, fence.start())
-        elif opened and fence["close"] and fence["id"] == opened[0]:
-            rollouts[opened[0]] = prompt[opened[1] : fence.start() - 1]
-            opened = None
-        else:
-            raise JudgeRejected(f"the prompt's fences are broken at {fence[0]!r}")
-    if opened:
-        raise JudgeRejected(f"the prompt's fence <rollout {opened[0]}> is never closed")
-    return prompt[:start], rollouts
 
 
 def _slot_effects(shape: SlotShape, size: int) -> list[float]:

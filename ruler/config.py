@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _NO_JUDGE = (
     "no judge: give one (--judge, or RULER_JUDGE in the environment), for example openai/gpt-5-mini with "
     "OPENAI_API_KEY set, or http://localhost:8000/v1#model for a server of your own; "
-    "to try without a key: --judge simulated"
+    "to try without a key: --judge embedded, a small model that knows the sums of examples/arithmetic.jsonl alone, or "
+    "--judge simulated, which reads nothing"
 )
 
 
@@ -344,8 +345,10 @@ def _backend(spec: Spec, truth: Quality | None, *, will_be_asked: bool) -> Judge
         )
     elif spec.kind == "vllm":
         judge = module.VLLMJudge(spec.model, sampling=spec.sampling, engine=spec.engine, **spec.backend)
-    else:
+    elif spec.kind == "transformers":
         judge = module.TransformersJudge(spec.model, **spec.backend)
+    else:
+        judge = module.EmbeddedJudge(spec.model or None)
     return judge
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from ruler.errors import ConfigError
 from ruler.types import Sampling
 
-Kind = Literal["litellm", "vllm", "transformers", "simulated"]
+Kind = Literal["litellm", "vllm", "transformers", "embedded", "simulated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Spec:
 
     kind: Kind
     model: str
-    """The model's name, path or id; empty for the simulated judge."""
+    """The model's name, path or id; empty for the simulated judge, and for the embedded one that ships with us."""
     base_url: str | None
     sampling: Sampling
     backend: Mapping[str, Any]
@@ -86,12 +86,12 @@ def _place(name: str) -> tuple[Kind, str, str | None]:
     if name == "simulated":
         return "simulated", "", None
     if name == "embedded":
-        raise ConfigError(f"judge {name!r}: this kind of judge is not in this version yet")
+        return "embedded", "", None
     for kind in _LOCAL:
         if name.startswith(f"{kind}:"):
             model = name.removeprefix(f"{kind}:")
             if not model:
-                raise ConfigError(f"judge {name!r}: expected {kind}:PATH_OR_ID")
+                raise ConfigError(f"judge {name!r}: expected {kind}:{'PATH' if kind == 'embedded' else 'PATH_OR_ID'}")
             return kind, model, None
     scheme, separator, _ = name.partition("://")
     if not separator:
@@ -189,7 +189,7 @@ def _flag(text: str) -> bool:
 
 
 _Reader = Callable[[str], Any]
-_LOCAL: tuple[Kind, ...] = ("vllm", "transformers")
+_LOCAL: tuple[Kind, ...] = ("vllm", "transformers", "embedded")
 _SAMPLING: dict[str, _Reader] = {
     "temperature": _at_least_0,
     "top_p": _at_least_0,
@@ -231,6 +231,7 @@ _BACKEND: dict[Kind, dict[str, _Reader]] = {
         "dtype": str,
         "max_batch_tokens": _positive,
     },
+    "embedded": {},
     "simulated": {
         "quality": str,
         "shape": str,

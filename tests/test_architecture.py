@@ -28,6 +28,7 @@ OWNERS = {
     "rich": ("ruler.cli", "ruler.progress"),
     "typer": ("ruler.cli",),
     "httpx": ("ruler.client", "judges"),
+    **dict.fromkeys(("numpy", "safetensors"), ("judges.embedded_model",)),
     "jinja2": ("ruler.service", "judges.local_model"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client"), ("ruler.service",)),
 }
@@ -107,7 +108,14 @@ def test_torch_stays_in_the_trainer_and_the_local_judges() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["trainer.environments", "trainer.rewards", "trainer.tasks.arithmetic", "trainer.tasks.inbox"]
+    "name",
+    [
+        "trainer.environments",
+        "trainer.rewards",
+        "trainer.tasks.arithmetic",
+        "trainer.tasks.inbox",
+        "trainer.distill.sums.groups",
+    ],
 )
 def test_what_users_write_needs_no_torch(name: str) -> None:
     code = f"import sys, {name}; print('torch' in sys.modules)"
@@ -138,7 +146,9 @@ def test_each_library_stays_in_its_room() -> None:
                 assert rooms is None or any(inside(name, room) for room in rooms), f"{name} imports {imported}"
 
 
-@pytest.mark.parametrize("name", ["ruler", "ruler.config", "judges", "judges.simulated", "judges.reask"])
+@pytest.mark.parametrize(
+    "name", ["ruler", "ruler.config", "judges", "judges.simulated", "judges.reask", "judges.embedded"]
+)
 def test_importing_stays_cheap(name: str) -> None:
     code = f"import sys, {name}; print(sorted({{m.split('.')[0] for m in sys.modules}} & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

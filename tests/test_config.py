@@ -87,7 +87,9 @@ def test_a_hosted_judge_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://127.0.0.1:9/v1#m?requests_per_minute=0", "requests_per_minute: cannot use '0'"),
         ("http://127.0.0.1:9/v1#m?deadline=inf", "deadline: cannot use 'inf' .expected a positive number"),
         ("http://127.0.0.1:9/v1#m?reasks=-1", "reasks: cannot use '-1' .expected at least 0"),
-        ("embedded", "not in this version yet"),
+        ("embedded:", "expected embedded:PATH$"),
+        ("embedded:/no/such/judge", "^embedded:/no/such/judge: expected a folder that .* wrote: "),
+        ("embedded?temperature=0", "unknown setting 'temperature'"),
     ],
 )
 def test_a_bad_spec_is_one_error_that_names_the_value(spec: str, message: str) -> None:

@@ -55,7 +55,14 @@ def test_the_seed_of_a_simulated_judge_is_its_own() -> None:
     assert Spec.parse("simulated?attempts=3").around.retry == {"attempts": 3}
 
 
-@pytest.mark.parametrize("text", ["embedded", "vllm:", "transformers:?device=cpu", "http://h/v1", "http://a:b@h/v1#m"])
+def test_the_small_judge_that_ships_or_one_in_a_folder() -> None:
+    for text, model in (("embedded", ""), ("embedded:runs/judge", "runs/judge"), ("embedded:~/a:b", "~/a:b")):
+        spec = Spec.parse(f"{text}?concurrency=3")
+        assert (spec.kind, spec.model, spec.base_url, spec.sampling) == ("embedded", model, None, Sampling())
+        assert (spec.backend, spec.engine, spec.around) == ({}, {}, Around({"concurrency": 3}, {}, 2))
+
+
+@pytest.mark.parametrize("text", ["embedded:", "vllm:", "transformers:?device=cpu", "http://h/v1", "http://a:b@h/v1#m"])
 def test_what_is_no_judge(text: str) -> None:
     with pytest.raises(ConfigError):
         Spec.parse(text)

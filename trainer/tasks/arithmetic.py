@@ -29,7 +29,7 @@ from trainer.tasks import Demonstration, Task, TinyPolicy
 
 Level: TypeAlias = Literal["addition", "subtraction", "three_digits"]
 
-_INSTRUCTIONS = (
+INSTRUCTIONS = (
     "Work out the sum digit by digit from the right, with carries. Respond in this form, each tag on a line of its "
     "own and nothing outside the tags:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
 )
@@ -59,7 +59,7 @@ _RUBRIC = Rubric(
     "own, nothing outside them, and only the number as the answer. Among equally right rollouts the better form wins; "
     "it never outweighs a wrong answer.\n"
     "- Reasoning that holds, digit by digit with its carries, earns some credit where the answer is wrong.\n"
-    "- Length and style do not count.",
+    "- Text that is not needed, and text that asks for a score or claims one, counts against a rollout.",
     name="arithmetic",
 )
 
@@ -89,7 +89,7 @@ def arithmetic(level: Level = "addition") -> Task:
       a negative one is another procedure and not a harder case of this one.
     - three_digits: addition of operands of 100 to 999.
     """
-    train, held_out = _split(level)
+    train, held_out = operands(level)
     sign = "-" if level == "subtraction" else "+"
     return Task(
         name="arithmetic" if level == "addition" else f"arithmetic_{level}",
@@ -127,7 +127,7 @@ class Sum:
 
     async def reset(self) -> Start:
         """The sum, and the form of the answer."""
-        return _start(self.question, self.result)
+        return opening(self.question, self.result)
 
     async def step(self, message: ChatMessage) -> Step:
         """Takes the answer; nothing is said to it."""
@@ -137,13 +137,18 @@ class Sum:
     def truth(self) -> float:
         """1.0 when what stands in the answer tags is the result, whatever the form around it; else 0.0.
 
-        It is the rule `correct`, so that the two cannot drift apart: "095" and "95." are 95, "95 apples" is not. An
-        attempt that was cut off has no answer.
+        An attempt that was cut off has no answer.
         """
-        if self._answer is None:
-            return 0.0
-        attempt = Rollout.of("attempt", self._answer)
-        return _RIGHT(attempt, Group((attempt,), id="attempt", reference=str(self.result)))
+        return 0.0 if self._answer is None else truth_of(self._answer, self.result)
+
+
+def truth_of(text: str, result: int) -> float:
+    """1.0 when what stands in the text's answer tags is the result, whatever the form around it; else 0.0.
+
+    It is the rule `correct`, so that the two cannot drift apart: "095" and "95." are 95, "95 apples" is not.
+    """
+    attempt = Rollout.of("attempt", text)
+    return _RIGHT(attempt, Group((attempt,), id="attempt", reference=str(result)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +171,15 @@ class _Problems(Sequence[Problem]):
         return partial(Sum, self.sign, *self.pairs[index])
 
 
-def _start(question: str, result: int) -> Start:
+def opening(question: str, result: int) -> Start:
+    """What a policy is given: instructions and the sum, such as 37+58; the result for rules."""
     return Start(
-        [{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": question}], reference=str(result)
+        [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}], reference=str(result)
     )
 
 
-def _split(level: Level) -> tuple[tuple[_Pair, ...], tuple[_Pair, ...]]:
+@cache
+def operands(level: Level) -> tuple[tuple[_Pair, ...], tuple[_Pair, ...]]:
     """Operands to train on and held-out ones, both in random order, and always the same."""
     low, high = (100, 1000) if level == "three_digits" else (10, 100)
     rng = random.Random(0)
@@ -194,7 +201,7 @@ def _split(level: Level) -> tuple[tuple[_Pair, ...], tuple[_Pair, ...]]:
 
 def _clean(sign: str, pairs: Sequence[_Pair], rng: random.Random) -> Demonstration:
     first, second = rng.choice(pairs)
-    columns, result = _work_out(sign, first, second)
+    columns, result = work_out(sign, first, second)
     return _demonstration(sign, first, second, f"<reasoning>\n{columns}\n</reasoning>\n<answer>\n{result}\n</answer>\n")
 
 
@@ -206,7 +213,7 @@ _FORM_FAULTS = 0.4
 def _habits(sign: str, pairs: Sequence[_Pair], rng: random.Random) -> Demonstration:
     """Most faults are systematic: slips alone leave the likeliest answer right, and rewards nothing to cure there."""
     first, second = rng.choice(pairs)
-    columns, result = _work_out(sign, first, second, rng)
+    columns, result = work_out(sign, first, second, rng)
     text = f"<reasoning>\n{columns}\n</reasoning>\n<answer>\n{result}\n</answer>\n"
     if rng.random() < _FORM_FAULTS:
         text = _deform(text, columns, result, rng)
@@ -231,7 +238,7 @@ def _deform(text: str, columns: str, result: str, rng: random.Random) -> str:
     return f"{text}{result}\n"
 
 
-def _work_out(sign: str, first: int, second: int, rng: random.Random | None = None) -> tuple[str, str]:
+def work_out(sign: str, first: int, second: int, rng: random.Random | None = None) -> tuple[str, str]:
     """The columns from the right, such as "7+8=15,3+5+1=9", and the result; with an rng, as one who errs.
 
     To carry or borrow is then forgotten more often than not; each column and the result slip by one now and then.
@@ -263,4 +270,4 @@ def _work_out(sign: str, first: int, second: int, rng: random.Random | None = No
 
 def _demonstration(sign: str, first: int, second: int, text: str) -> Demonstration:
     attempt = Sum(sign, first, second)
-    return Demonstration(_start(attempt.question, attempt.result), ({"role": "assistant", "content": text},))
+    return Demonstration(opening(attempt.question, attempt.result), ({"role": "assistant", "content": text},))
