@@ -36,19 +36,23 @@ engines: $(ENGINES) ## setup, and for the tests local engines on the CPU, Redis,
 		|| { apt-get update -q && apt-get install -y -q redis-server nginx-light chromium; } >/dev/null \
 		|| echo 'no redis-server, nginx or chromium: their tests are skipped, or fail where CI is set'
 
-demo: $(READY) ## score, pack and evaluate the example groups with a simulated judge: no key, no network
-	@printf '\n== Five example groups, scored by a SIMULATED judge: no model reads them, shorter text scores higher ==\n\n'
-	$(BIN)/ruler score examples/groups.jsonl --judge simulated --cache $(VENV)/demo.sqlite3
-	@printf '\n== The prompt a real judge would get for the second group, and its token account; nobody is asked ==\n\n'
-	$(BIN)/ruler pack examples/groups.jsonl --index 1
+demo: $(READY) ## score, evaluate and pack the example groups with the small judge that ships: no key, no network
+	@printf '\n== Three groups of sums, scored by the EMBEDDED judge: a tiny language model that knows this one task ==\n\n'
+	$(BIN)/ruler score examples/arithmetic.jsonl --limit 3 --judge embedded --cache $(VENV)/demo.sqlite3
+	@printf '\n== How good are these scores? Measured against the truth that the file has, beside trivial rules ==\n\n'
+	$(BIN)/ruler evaluate examples/arithmetic.jsonl --judge embedded --cache $(VENV)/demo.sqlite3
 	@printf '\n== What was answered is kept: scored again into a file, it is free ==\n\n'
-	$(BIN)/ruler score examples/groups.jsonl --judge simulated --cache $(VENV)/demo.sqlite3 --out /dev/null
+	$(BIN)/ruler score examples/arithmetic.jsonl --judge embedded --cache $(VENV)/demo.sqlite3 --out /dev/null
 	$(BIN)/ruler cache stats --cache $(VENV)/demo.sqlite3
-	@printf '\n== A simulated judge that knows the truth and errs with noise 0.4, measured against that truth ==\n\n'
-	$(BIN)/ruler evaluate examples/groups.jsonl --judge 'simulated?quality=truth&noise=0.4' --cache $(VENV)/demo.sqlite3
+	@printf '\n== Other tasks are beyond it, and it says so: a judge failure is never a number ==\n\n'
+	$(BIN)/ruler score examples/groups.jsonl --limit 1 --judge embedded --cache $(VENV)/demo.sqlite3 || test $$? -eq 1
+	@printf '\n== The prompt that a judge of yours would get for such a group, and its token account; nobody is asked ==\n\n'
+	$(BIN)/ruler pack examples/groups.jsonl --index 1
+	@printf '\nWith a key: export OPENAI_API_KEY=…; pip install -e ".[litellm]"; ruler score examples/groups.jsonl --judge openai/gpt-5-mini\n'
+	@printf 'Without one: a server of your own (--judge http://localhost:8000/v1#model) or a local model (transformers:PATH_OR_ID)\n'
 
-train: $(TRAINER) ## train a tiny policy on a CPU with a simulated judge, into runs/first
-	$(BIN)/python -m trainer.train --task arithmetic --reward judge --judge simulated --steps 80 --out runs/first
+train: $(TRAINER) ## train a tiny policy on a CPU with the small judge that ships, into runs/first
+	$(BIN)/python -m trainer.train --task arithmetic --reward judge --judge embedded --steps 80 --out runs/first
 
 check: $(READY) ## lint, format and types
 	$(BIN)/ruff check
