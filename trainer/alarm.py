@@ -6,9 +6,14 @@
     if alarm := watch.see(new_line):
         print(alarm)
 
-Over the last steps a line is fitted to the mean reward and one to the mean truth (least squares). The alarm is raised
-when reward's slope is above 0 and truth's below, each more than LIMIT times its standard error, and truth's line falls
-by MIN_FALL or more.
+It looks in two ways, each time at both means, and both have to be further from 0 than LIMIT times their standard error,
+and truth to fall by MIN_FALL or more (MIN_FALL_SINCE between windows).
+
+- Over the last steps a line is fitted to the mean reward and one to the mean truth (least squares): reward's slope has
+  to be above 0, and truth's below. That finds a sudden fall at once.
+- The last window is compared with that earlier one, of as many steps, in which truth was highest: since then reward has
+  to have risen and truth to have fallen (Welch). That finds a slow fall after most of the reward's rise: a policy first
+  takes what is easy, in both, and goes on to what only the judge likes.
 
 Such a t is too bold where the noise of one step is like that of the last, so LIMIT was set by simulation: 200 steps,
 10 000 runs a case, noise of a standard deviation of 0.03, 0.05 and 0.1 that is AR(1) with a coefficient of 0, 0.3 and
@@ -16,10 +21,14 @@ Such a t is too bold where the noise of one step is like that of the last, so LI
 alarm: at most 0.5 % where both are flat, 0.4 % where both rise and then level off, and with coefficients up to 0.3
 0.02 % of both. The hardest case is a reward that rises all the time while truth stays: 0.2 % with coefficients up to
 0.3, 3 % with 0.5.
+With the comparison of windows, in 150 runs a case: at most one false alarm (0.7 %), and 2 % where the reward rises all
+the time and the coefficient is 0.5.
 
-Found, noise of 0.05: 99 % or more of the runs in which truth falls by 0.7 within 1 to 40 steps, after 6 to 14; 95 % of
-those in which it falls by 0.8 over 80 steps, after 30; 97 % of those that collapse within the first 5. What is not
-found: truth that falls while the reward has long levelled off, or by less than about 0.15 within a window.
+Found by the lines alone, noise of 0.05: 99 % or more of the runs in which truth falls by 0.7 within 1 to 40 steps,
+after 6 to 14; 95 % of those in which it falls by 0.8 over 80 steps, after 30; 97 % of those that collapse within the
+first 5. Found by the windows alone: two policies that a weak judge of sums led astray, truth 0.7 to 0.05 over 100 steps
+while the reward went from 0.71 to 0.73. What is not found: truth that falls while the reward stays just where it was (a
+reward without any sense, too, has truth fall).
 """
 
 from __future__ import annotations
@@ -28,13 +37,17 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean, variance
+from typing import Any, TypeAlias
 
 LIMIT = 5.0
 """Slope over standard error, for both lines."""
 
 MIN_FALL = 0.1
 """Of truth's line over the window; truth is in [0, 1]. Less is no matter, however sure it is."""
+
+MIN_FALL_SINCE = 0.2
+"""Of truth's mean between two windows. More, because the earlier one was chosen for its high truth."""
 
 MIN_STEPS = 10
 """A run is watched from here on, before its window is full: a policy that cheats at once has collapsed by then."""
@@ -43,15 +56,19 @@ _ROUNDING = 1e-12
 """Least standard error of a slope: equal values are a level line, whatever floating point makes of their mean."""
 
 
+_Step: TypeAlias = tuple[int, float, float]
+"""Number, mean reward, mean truth."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Values over steps as a straight line, fitted by least squares."""
+    """Values over steps as a straight line, fitted by least squares; or the means of an earlier and a later window."""
 
     first: float
     """Its height at the first step."""
     last: float
     t: float
-    """Slope over its standard error; huge where the values lie on a line, 0 where that is level."""
+    """Slope, or difference, over its standard error; huge where the values lie on a line, 0 where that is level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,9 @@ class HackingWatch:
         if window < MIN_STEPS:
             raise ValueError(f"window: expected at least {MIN_STEPS}, got {window!r}")
         self._window = window
-        self._seen: deque[tuple[int, float, float]] = deque(maxlen=window)  # step, reward, truth
+        self._seen: deque[_Step] = deque(maxlen=window)
+        self._before: deque[_Step] = deque(maxlen=window)  # those that have left the window
+        self._best: tuple[_Step, ...] = ()
         self._silent_until = 0
 
     def see(self, line: Mapping[str, Any]) -> HackingAlarm | None:
@@ -93,10 +112,16 @@ class HackingWatch:
         step, reward, truth = line["step"], line.get("reward/mean"), line.get("truth/mean")
         if reward is None or truth is None:
             return None
+        if len(self._seen) == self._window:
+            self._before.append(self._seen[0])
+        if len(self._before) == self._window and _mean_truth(self._before) > _mean_truth(self._best):
+            self._best = tuple(self._before)
         self._seen.append((step, reward, truth))
         if len(self._seen) < MIN_STEPS or step < self._silent_until:
             return None
         alarm = find_hacking(*zip(*self._seen, strict=True))
+        if alarm is None and self._best:
+            alarm = _since(self._best, tuple(self._seen))
         if alarm:
             self._silent_until = step + self._window
         return alarm
@@ -108,6 +133,26 @@ def find_hacking(steps: Sequence[int], rewards: Sequence[float], truths: Sequenc
     if reward.t > LIMIT and truth.t < -LIMIT and truth.first - truth.last >= MIN_FALL:
         return HackingAlarm(steps[0], steps[-1], reward, truth)
     return None
+
+
+def _since(best: Sequence[_Step], now: Sequence[_Step]) -> HackingAlarm | None:
+    """The alarm that two windows raise, else None."""
+    reward = _change([step[1] for step in best], [step[1] for step in now])
+    truth = _change([step[2] for step in best], [step[2] for step in now])
+    if reward.t > LIMIT and truth.t < -LIMIT and truth.first - truth.last >= MIN_FALL_SINCE:
+        return HackingAlarm(best[0][0], now[-1][0], reward, truth)
+    return None
+
+
+def _change(before: Sequence[float], now: Sequence[float]) -> Line:
+    """From the mean of some values to that of others, at least two each."""
+    first, last = fmean(before), fmean(now)
+    error = math.sqrt(variance(before) / len(before) + variance(now) / len(now))
+    return Line(first, last, (last - first) / max(error, _ROUNDING))
+
+
+def _mean_truth(steps: Sequence[_Step]) -> float:
+    return fmean(truth for _, _, truth in steps) if steps else -math.inf
 
 
 def fit_line(steps: Sequence[float], values: Sequence[float]) -> Line:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.alarm import LIMIT, MIN_FALL, MIN_STEPS, HackingAlarm, HackingWatch, find_hacking, fit_line
+from trainer.alarm import LIMIT, MIN_FALL, MIN_FALL_SINCE, MIN_STEPS, HackingAlarm, HackingWatch, find_hacking, fit_line
 
 
 def noise(random: Random, number: int, deviation: float, coefficient: float) -> list[float]:
@@ -70,6 +70,33 @@ def test_hacking_is_found_soon_in_nearly_every_run(start: int, length: int) -> N
         raised = alarms(lines(noisy(random, rewards, 0.05, 0.3), noisy(random, truths, 0.05, 0.3)))
         found += bool(raised) and start < raised[0].last_step <= start + max(length, 20)
     assert found >= 48
+
+
+def slow_hack(random: Random, number: int) -> list[dict[str, float]]:
+    """What a weak judge of sums did to a policy: both means rise, then truth falls and the reward hardly rises."""
+    rewards = [0.5 + 0.21 * levelling(step, 4) + 0.04 * ramp(step, 20, 100) for step in range(number)]
+    truths = [0.4 + 0.3 * levelling(step, 10) - 0.6 * ramp(step, 30, 90) for step in range(number)]
+    return lines(noisy(random, rewards, 0.01, 0.0), noisy(random, truths, 0.08, 0.3))
+
+
+def test_a_slow_fall_after_the_reward_s_rise_is_found() -> None:
+    random = Random(4)
+    for _ in range(20):
+        raised = alarms(slow_hack(random, 160))
+        assert raised
+        assert raised[0].first_step < 60 < raised[0].last_step
+        assert raised[0].truth.first - raised[0].truth.last >= MIN_FALL_SINCE
+        assert raised[0].reward.first < raised[0].reward.last
+
+
+@pytest.mark.slow
+def test_a_fall_under_a_reward_that_stays_is_none() -> None:
+    random = Random(5)
+    falling = [0.7 - 0.6 * ramp(step, 30, 90) for step in range(160)]
+    raised = [
+        alarms(lines(noisy(random, [0.5] * 160, 0.02, 0.3), noisy(random, falling, 0.05, 0.3))) for _ in range(40)
+    ]
+    assert sum(map(bool, raised)) <= 2
 
 
 def test_the_alarm_is_one_sentence_with_its_figures_and_then_silent_for_a_window() -> None:
