@@ -124,6 +124,15 @@ def test_stored_failures_count_as_such(twenty: Path, tmp_path: Path) -> None:
     assert report["rows"]["shorter_wins"]["overall"]["groups"] == 20 - failed
 
 
+def test_a_judge_that_fails_every_group_is_reported_with_its_reasons(twenty: Path) -> None:
+    done = run("evaluate", twenty, "-j", "simulated?failure=1&attempts=1")
+    said = done.stdout.decode()
+    assert done.returncode == 1
+    assert "20/20" in said
+    assert "failed: g0: unavailable: " in said
+    assert "judge against chance: no group to compare" in said
+
+
 def test_what_is_not_shown_says_how_many_groups_would_show_it(tmp_path: Path) -> None:
     records = labelled(20)
     for n, record in enumerate(records):

@@ -21,13 +21,11 @@ def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> R
     table = _table("mixed", "pairs", "accuracy", "95 %", "tau-b", "ties")
     table.add_column("shorter", justify="right", style="dim", no_wrap=True)
     table.add_column("first", justify="right", style="dim", no_wrap=True)
-    rows = zip(
-        (*judge.sources, judge.overall),
-        (*shorter.sources, shorter.overall),
-        (*first.sources, first.overall),
-        strict=True,
-    )
-    for row, short, one in rows:
+    # A source on which the judge failed throughout has no pairs, and no row among the rules.
+    by_source = [{row.source: row.accuracy for row in rule.sources} for rule in (shorter, first)]
+    rules = [[accuracies.get(row.source) for accuracies in by_source] for row in judge.sources]
+    rules.append([shorter.overall.accuracy, first.overall.accuracy])
+    for row, accuracies in zip((*judge.sources, judge.overall), rules, strict=True):
         if row is judge.overall:
             table.add_section()
         table.add_row(
@@ -38,8 +36,7 @@ def agreement_table(judge: Agreement, shorter: Agreement, first: Agreement) -> R
             _interval(row.accuracy_interval),
             number_text(row.tau_b),
             number_text(row.tie_rate),
-            number_text(short.accuracy),
-            number_text(one.accuracy),
+            *map(number_text, accuracies),
         )
     return table
 
