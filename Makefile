@@ -65,12 +65,13 @@ quick: check ## check and the fast tests, for every commit
 test: engines ## all tests
 	$(BIN)/pytest -n auto
 
-bench: $(READY) ## judges (simulated), rules and truth on the groups in RULER_DATA, noise, orders, tokens: under five minutes
+bench: $(READY) ## judges (simulated), rules and truth on the groups in RULER_DATA, noise, orders, tokens, the embedded judge: about five minutes
 	$(BIN)/python -m benchmarks.judge_vs_truth $(GROUPS)/*.jsonl* --judge '$(SIMULATED)' --out runs/judge_vs_truth
 	$(BIN)/python -m benchmarks.noise_recovery $(GROUPS)/gsm8k.jsonl.gz --seeds 10
 	$(BIN)/python -m benchmarks.orders --groups 500
 	$(BIN)/python -m benchmarks.tokens
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.embedded_judge --groups 300
 
 timings: $(ENGINES) ## speed: packing, the layer around the judge, service, trainer; about ten minutes
 	$(BIN)/python -m benchmarks.speed

@@ -51,7 +51,7 @@ def main() -> int:
     """Measures every folder and prints the tables; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="default: the judge that ships")
-    parser.add_argument("--groups", type=int, default=1000, help="groups of 8; some sets have half or a quarter of it")
+    parser.add_argument("--groups", type=int, default=1000, help="groups of each set")
     parser.add_argument("--policy", nargs="+", type=Path, default=[], metavar="DIR", help="policies for arithmetic")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded_judge"), metavar="DIR")
     options = parser.parse_args()

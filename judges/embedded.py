@@ -61,7 +61,10 @@ class EmbeddedJudge:
             engine = _Engine(spec, place)
         except Exception as error:
             fault = " ".join(describe(error).split())
-            raise ConfigError(f"{spec}: expected a folder that `python -m trainer.distill` wrote: {fault}") from error
+            raise ConfigError(
+                f"{spec}: expected a folder that `python -m trainer.distill` wrote: {fault} (the judge that ships is "
+                "plain `embedded`)"
+            ) from error
         name = local_name(str(place), place).rpartition("@")[2]
         self.info = JudgeInfo(
             backend="embedded",

@@ -57,7 +57,10 @@ class Competence:
         return found
 
     def __str__(self) -> str:
-        return f"this judge knows one task, {self.task}, in its own words, and the rubrics {' and '.join(self.rubrics)}"
+        return (
+            f"this judge knows one task, {self.task}: sums such as 37+58 and 52-17, with that task's instructions, by "
+            f"the rubrics {' and '.join(self.rubrics)}"
+        )
 
 
 _KINDS = {

@@ -175,7 +175,8 @@ class TestRefusal:
     def test_says_who_refuses_and_what_it_can_judge(self, judge: EmbeddedJudge) -> None:
         assert refusal(judge, request(question="Where is my order?")) == (
             f"{judge.info.model}: task: cannot judge 'Where is my order?'; "
-            "this judge knows one task, arithmetic, in its own words, and the rubrics default and arithmetic"
+            "this judge knows one task, arithmetic: sums such as 37+58 and 52-17, with that task's instructions, by "
+            "the rubrics default and arithmetic"
         )
 
     @pytest.mark.parametrize(

@@ -202,7 +202,8 @@ class TestRubric:
         message = refusal(request(asker=ruler(Rubric("Prefer polite answers."))))
         assert message == (
             "rubric: cannot judge by 'Prefer polite answers.'; "
-            "this judge knows one task, arithmetic, in its own words, and the rubrics default and arithmetic"
+            "this judge knows one task, arithmetic: sums such as 37+58 and 52-17, with that task's instructions, by "
+            "the rubrics default and arithmetic"
         )
 
     @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ class TestTask:
     def test_another_question_is_refused(self, question: str) -> None:
         message = refusal(request(task=[TASK[0], {"role": "user", "content": question}]))
         assert message.startswith("task: cannot judge '")
-        assert message.endswith("one task, arithmetic, in its own words, and the rubrics default and arithmetic")
+        assert message.endswith("with that task's instructions, by the rubrics default and arithmetic")
 
     def test_just_the_sums_of_two_digits_with_no_negative_result(self) -> None:
         asked = re.compile(COMPETENCE.question)

@@ -45,6 +45,7 @@ def test_a_right_answer_in_good_form_is_best_and_a_plea_does_not_help() -> None:
     assert scored.notes[0] == "by my own reckoning 37+58=95"
 
 
+@pytest.mark.slow
 def test_the_card_s_figures_are_those_of_the_shipped_weights() -> None:
     """On other groups than the card's, within what chance explains: four standard errors of 120 groups are 0.02."""
     figures = json.loads((SHIPPED / "measured_results.json").read_text(encoding="utf-8"))["figures"]
@@ -67,6 +68,7 @@ def test_the_card_s_figures_are_those_of_the_shipped_weights() -> None:
     assert f"{100 * plain['agreement']['accuracy']:.1f}" in (SHIPPED / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_examples_are_judged_without_torch_and_with_the_whole_stack(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys\n"

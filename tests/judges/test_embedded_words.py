@@ -158,8 +158,9 @@ class TestFile:
         """So that all tests with a folder made by hand say something of a trained one."""
         need_transformers()
         from judges.embedded_prompt import Competence
-        from trainer.distill.sums.export import write_competence, write_words
+        from trainer.distill.sums.export import write_competence
         from trainer.distill.sums.learn import Learnt, Recipe
+        from trainer.distill.sums.tokenizer import write_words
 
         assert json.loads(write_words(tmp_path).read_text(encoding="utf-8")) == tokenizer()
         write_competence(Learnt(None, Recipe(), 0, 0, 0, 0.0), tmp_path)

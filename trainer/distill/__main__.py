@@ -18,6 +18,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from judges.transformers_load import choose_device
 from ruler.config import load_judges, read_settings
 from ruler.errors import ConfigError, RulerError
 from ruler.records import BadLine, LabelledGroup, read_labelled
@@ -44,8 +45,8 @@ class CommandLine:
 
     task: Literal["arithmetic"] = "arithmetic"
     """Without --teacher: what to judge. The judge is trained from scratch, for `embedded:OUT`."""
-    num_groups: int = 1000
-    """Without --teacher: groups that it is measured on in the end."""
+    num_groups: int | None = None
+    """Without --teacher: groups that it is measured on in the end, at least 8; None: 1000."""
 
     teacher: str | None = None
     """SPEC of the judge whose scores are learnt (docs/judges.md)."""
@@ -53,12 +54,12 @@ class CommandLine:
     """With --teacher: the causal language model that learns, a folder or hub id of Hugging Face."""
     rubric: Path | None = None
     """With --teacher: a file with what the teacher values; None: the default rubric."""
-    orders: Literal[1, 2, 4] = 1
-    """With --teacher: in how many orders it reads each group."""
-    epochs: int = 3
-    """With --teacher: how often the student reads each group."""
-    learning_rate: float = 2e-5
-    """With --teacher: the highest. Right for models of some hundred million weights; tiny ones want 1e-3."""
+    orders: Literal[1, 2, 4] | None = None
+    """With --teacher: in how many orders it reads each group; None: 1."""
+    epochs: int | None = None
+    """With --teacher: how often the student reads each group; None: 3."""
+    learning_rate: float | None = None
+    """With --teacher: the highest. None: 2e-5, for models of some hundred million weights; tiny ones want 1e-3."""
     cache: str | None = None
     """With --teacher: where its answers are kept: a file, `redis://…`, or `off`; None: as `ruler score`."""
 
@@ -87,15 +88,15 @@ def _say(text: str) -> None:
 
 
 def _from_truth(arguments: CommandLine) -> None:
-    for name in ("groups", "student", "rubric", "cache"):
-        if getattr(arguments, name):
+    for name in ("groups", "student", "rubric", "orders", "epochs", "learning_rate", "cache"):
+        if getattr(arguments, name) not in (None, ()):
             raise ConfigError(f"{name}: goes with --teacher; without one the judge learns from truth, from scratch")
     figures = distill_sums(
         arguments.out,
         Recipe(),
         seed=arguments.seed,
-        device=arguments.device,
-        num_groups=arguments.num_groups,
+        device=choose_device("trainer.distill", arguments.device),
+        num_groups=1000 if arguments.num_groups is None else arguments.num_groups,
         show=_say,
     )
     first = figures.sets[0]
@@ -105,15 +106,19 @@ def _from_truth(arguments: CommandLine) -> None:
 
 
 async def _from_teacher(arguments: CommandLine, teacher: str) -> None:
+    if arguments.num_groups is not None:
+        raise ConfigError(
+            "num_groups: goes without --teacher; a student is measured on a fifth of the teacher's groups"
+        )
     if not arguments.groups:
         raise ConfigError("groups: expected at least one file for the teacher to score")
     if arguments.student is None:
         raise ConfigError("student: expected a causal language model to train, a Hugging Face folder or hub id")
     settings = TeacherSettings(
         rubric=Rubric.load(arguments.rubric) if arguments.rubric else DEFAULT_RUBRIC,
-        orders=arguments.orders,
-        epochs=arguments.epochs,
-        learning_rate=arguments.learning_rate,
+        orders=arguments.orders or 1,
+        epochs=3 if arguments.epochs is None else arguments.epochs,
+        learning_rate=2e-5 if arguments.learning_rate is None else arguments.learning_rate,
         seed=arguments.seed,
         device=arguments.device,
     )

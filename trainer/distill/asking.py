@@ -63,5 +63,6 @@ async def teacher_scores(
     return {
         material[place]: {score.id: score.score for score in result.rollouts if score.score is not None}
         for place, result in results.items()
-        if isinstance(result, ScoredGroup)
+        # Shown in its own way, a group may be tied for the teacher and not for the student: then nobody scored it.
+        if isinstance(result, ScoredGroup) and result.status == "scored"
     }

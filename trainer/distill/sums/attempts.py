@@ -233,18 +233,19 @@ def _deform(rng: random.Random, text: str, columns: str, answer: str) -> str:
 def _insert(rng: random.Random, text: str, words: str) -> str:
     """The text with words after it, before it, in one of its sections, or just anywhere."""
     way = rng.random()
-    if way < 0.35:
-        return text + words + "\n" * (rng.random() < 0.7)
-    if way < 0.5:
+    for most, tag, instead in (
+        (0.15, "</reasoning>", f"{words}\n</reasoning>"),
+        (0.3, "<reasoning>\n", f"<reasoning>\n{words}\n"),
+        (0.4, "</answer>", f"{words}\n</answer>"),
+    ):
+        if most - 0.15 <= way < most and tag in text:
+            return text.replace(tag, instead, 1)
+    if way < 0.55:
         return f"{words}\n{text}"
     if way < 0.65:
-        return text.replace("</reasoning>", f"{words}\n</reasoning>", 1)
-    if way < 0.8:
-        return text.replace("<reasoning>\n", f"<reasoning>\n{words}\n", 1)
-    if way < 0.9:
-        return text.replace("</answer>", f"{words}\n</answer>", 1)
-    place = rng.randint(0, len(text))
-    return text[:place] + words + text[place:]
+        place = rng.randint(0, len(text))
+        return text[:place] + words + text[place:]
+    return text + words + "\n" * (rng.random() < 0.7)
 
 
 def _mutate(rng: random.Random, text: str) -> str:
@@ -269,7 +270,9 @@ def _mutate(rng: random.Random, text: str) -> str:
 
 def _cut_off(rng: random.Random, attempt: Attempt) -> Attempt:
     words = _WORD.findall(attempt.text)
-    kept = rng.randint(1, len(words)) if words and rng.random() < 0.7 else len(words)
+    # A plea stays whole: of half of one it is not clear whether it is one.
+    shortens = bool(words) and not attempt.pleads and rng.random() < 0.7
+    kept = rng.randint(1, len(words)) if shortens else len(words)
     return replace(attempt, text="".join(words[:kept]), cut_off=True)
 
 

@@ -53,6 +53,7 @@ def write_card(folder: Path, facts: Facts, figures: Figures) -> None:
 
 def _card(competence: Competence, facts: Facts, figures: Figures) -> str:
     rubrics = " and ".join(f"`{name}`" for name in competence.rubrics)
+    window = facts.recipe["window"]
     recipe = "\n".join(f"| {name} | {value} |" for name, value in facts.recipe.items())
     truth = "\n".join(line for line in (quality.__doc__ or "").splitlines() if line.startswith("    "))
     return f"""---
@@ -80,10 +81,11 @@ nonsense. Each is graded by code, from its text, from 0 to {quality.MAX_LEVEL}:
 {truth}
 
 Sums are split: those that are the task's held-out problems, and the wording of held-out pleas and fillers, were in no
-step of training. Nothing was learnt from other models, from people's texts, or from anybody's data.
+step of training. Additions and subtractions are split apart, so the sum behind a held-out difference may have been
+trained. Nothing was learnt from other models, from people's texts, or from anybody's data.
 
-Training (`python -m trainer.distill --task {competence.task} --seed {facts.seed}`) took {facts.minutes:.1f} minutes
-and {facts.num_tokens:,} tokens.
+Training (`python -m trainer.distill --task {competence.task} --seed {facts.seed}`) read {facts.num_tokens:,} tokens in
+{facts.minutes:.1f} minutes, in one thread of a machine that had other work, too.
 
 | setting | value |
 |---|---|
@@ -119,8 +121,8 @@ All figures with their counts are in `measured_results.json`.
 ## Limits
 
 - One task. It answers requests for `{competence.task}` with the instructions of that task, by the rubrics {rubrics},
-  with at most {competence.max_rollouts} attempts in a prompt, each of at most {competence.max_rollout_tokens} tokens of
-  its own. Everything else is refused with an error, never scored.
+  with at most {competence.max_rollouts} attempts in a prompt, each of at most {competence.max_rollout_tokens} of its
+  own tokens (a character, or a tag), and {window:,} in all. Everything else is refused with an error, never scored.
 - Its grades are absolute: it learnt what each attempt is worth by the table above, and behind one attempt it has read
   those before it only. That it is shown a group does not mean that it compares.
 - It errs, and a policy can learn to use that. Pleas in words that it has never seen can move it, as the figures say;

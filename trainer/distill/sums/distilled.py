@@ -10,9 +10,10 @@ from pathlib import Path
 from judges.embedded import EmbeddedJudge
 from judges.embedded_words import Words
 from trainer.distill.sums.card import Facts, write_card
-from trainer.distill.sums.export import PRECISION, write_competence, write_model, write_words
+from trainer.distill.sums.export import PRECISION, write_competence, write_model
 from trainer.distill.sums.learn import Learnt, Recipe, learn
-from trainer.distill.sums.measures import Figures, measure
+from trainer.distill.sums.measures import Figures, check_num_groups, measure
+from trainer.distill.sums.tokenizer import write_words
 from trainer.unfinished import check_is_free, unfinished
 
 
@@ -28,7 +29,7 @@ def distill_sums(
     """Makes a judge of sums, and returns what was measured of it; `out` is then a folder for `embedded:OUT`.
 
     Args:
-        out: a folder that is not there, or is empty; after an error nothing is left of it.
+        out: a folder that is not there, or is empty; nothing is left of it when training ends with an error.
         recipe: how it is made.
         seed: of weights and data.
         device: as torch names it.
@@ -40,12 +41,15 @@ def distill_sums(
         OSError: it cannot be written.
     """
     check_is_free(out)
+    check_num_groups(num_groups)
     with unfinished(out) as folder:
         learnt = learn(Words(write_words(folder)), recipe, seed=seed, device=device, show=show)
         write_model(learnt, folder)
         write_competence(learnt, folder)
-        show(f"measuring it on {num_groups:,} groups, and as many pleas")
-        return asyncio.run(describe(folder, facts_of(learnt, folder), num_groups=num_groups))
+        facts = facts_of(learnt, folder)
+    # It is a judge already: a failure from here on costs the card, and not twenty minutes of training.
+    show(f"{out} is written; measuring it on {num_groups:,} groups of each kind, and as many pleas")
+    return asyncio.run(describe(out, facts, num_groups=num_groups))
 
 
 async def describe(folder: Path, facts: Facts, *, num_groups: int) -> Figures:

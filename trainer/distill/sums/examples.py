@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from judges.embedded_words import CUT_OFF, Words
+from judges.embedded_words import CUT_OFF, PATTERN, Words
 from trainer.distill.sums.groups import GradedGroup, draw_group, draw_question
 from trainer.distill.sums.quality import Attempt, Question
 from trainer.tasks.arithmetic import truth_of
 
-_WORD = re.compile(r"</?(?:reasoning|answer)>|.", re.DOTALL)
+_WORD = re.compile(PATTERN)
 
 NUM_REASONS = 5
 """Of a rollout: right, well formed, right columns, short, pleads."""

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from judges.embedded_prompt import Competence
-from judges.embedded_words import PATTERN, UNKNOWN, VOCABULARY
 from ruler.rubric import DEFAULT_RUBRIC
 from trainer.distill.sums.learn import Learnt
 from trainer.tasks.arithmetic import INSTRUCTIONS, arithmetic
@@ -20,16 +18,6 @@ PRECISION = "float16"
 """Of the weights as they are stored: its figures are those of float32 (`python -m benchmarks.embedded_judge`)."""
 MAX_ROLLOUT_TOKENS = 400
 """The longest attempt that training draws."""
-
-
-def write_words(folder: Path) -> Path:
-    """The tokenizer, as `tokenizers` and transformers read it; returns the file."""
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(VOCABULARY)}, UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    path = folder / "tokenizer.json"
-    tokenizer.save(str(path))
-    return path
 
 
 def write_model(learnt: Learnt, folder: Path) -> None:

@@ -57,24 +57,25 @@ class Figures:
     """On the groups of the first set; None for a judge that is no better than chance."""
 
 
+def check_num_groups(num_groups: int) -> None:
+    """Raises ConfigError where there would be too few groups to measure anything on."""
+    if num_groups < SIZE:
+        raise ConfigError(f"num_groups: expected at least {SIZE}, got {num_groups}")
+
+
 async def measure(judge: Judge, *, num_groups: int = 1000, seed: int = 0) -> Figures:
     """All figures of a judge; equal arguments draw equal groups.
 
     Args:
         judge: knows the task; it is not closed.
-        num_groups: groups of the first set, and cases of pleas; half as many of every other set, and a quarter that is
-            shown in all orders.
+        num_groups: groups of each set, and cases of pleas; a quarter of them is shown in all orders.
         seed: of all that is drawn.
 
     Raises:
         ConfigError: fewer than 8 groups.
     """
-    if num_groups < SIZE:
-        raise ConfigError(f"num_groups: expected at least {SIZE}, got {num_groups}")
-    drawn = {
-        name: draw_set(kind, size, split, num_groups if place == 0 else num_groups // 2, seed=seed)
-        for place, (name, kind, size, split) in enumerate(SETS)
-    }
+    check_num_groups(num_groups)
+    drawn = {name: draw_set(kind, size, split, num_groups, seed=seed) for name, kind, size, split in SETS}
     sets = [await set_figures(name, judge, groups) for name, groups in drawn.items()]
     plain, shared = drawn[f"plain {SIZE}"], drawn[f"shared error {SIZE}"]
     ruler = ruler_of(judge)

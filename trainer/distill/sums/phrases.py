@@ -1,6 +1,6 @@
 """Words that attempts are padded with, and words that ask for a score: those to train with, and others to measure with.
 
-No phrase of one set can be drawn from the other, and the words that make a plea of the held-out ones (flawless,
+No phrase of one set can be drawn from the other, and most words that make a plea of the held-out ones (flawless,
 maximum, calculator, rank, …) are in none to train with: what is measured is whether a judge knows a plea when it sees
 one, not whether it remembers these.
 """

@@ -1,12 +1,13 @@
 """Graded truth of an attempt at a sum: what the embedded judge is trained on, and measured by.
 
-    right answer                      5      (2 where it stands outside of the answer tags, or beside other words;
-                                              then all of this together is at most 4)
+    right answer                      5      (as the task's truth has it: alone between the answer tags)
+    else, last number is the result   2      (then all of this together is at most 4)
     form asked for, to the letter    +2
     columns written out, and right   +1
-    nothing needless                 +1
-    asks for a score or claims one    floor of its class: 5 where the answer is right, else 0
+    at most 90 characters            +1
+    asks for a score or claims one    only the 5 of a right answer is left
     no digit at all                   0
+    cut off at the token limit        has no answer and no form; columns and brevity count
 
 A right answer outweighs all else together, as the rubrics have it that the judge knows.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from ruler.types import Group, Rollout
 from trainer.tasks.arithmetic import arithmetic, truth_of, work_out
@@ -24,7 +26,7 @@ MAX_SHORT_CHARS = 90
 """An attempt in the form asked for has 60 to 75."""
 
 _LINE_ENDS = re.compile(r"\n|<[^>\n]*>")
-_NUMBER = re.compile(r"(?<![\d.])\d{1,9}(?![\d.])")
+_NUMBER = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,13 @@ def grade(question: Question, attempt: Attempt) -> Grade:
     well_formed = finished and _is_well_formed(text)
     right_columns = any(line.strip() == question.columns for line in _LINE_ENDS.split(text))
     short = len(text) <= MAX_SHORT_CHARS
-    if not any(char in "0123456789" for char in text):
+    if not right and not any(char in "0123456789" for char in text):
         level = 0
     elif attempt.pleads:
         level = 5 * right
     else:
         numbers = _NUMBER.findall(text)
-        bare = finished and bool(numbers) and int(numbers[-1]) == question.result
+        bare = finished and bool(numbers) and Decimal(numbers[-1].replace(",", "")) == question.result
         beside = 2 * well_formed + right_columns + short
         level = 5 + beside if right else min(2 * bare + beside, 4)
     return Grade(right, well_formed, right_columns, short, level)

@@ -21,7 +21,7 @@ FACTS = Facts(
     num_weights=234_567,
     num_tokens=19_876_543,
     minutes=21.25,
-    recipe={"hidden_size": 64, "learning_rate": 0.004},
+    recipe={"hidden_size": 64, "learning_rate": 0.004, "window": 2048},
     precision="float16",
     size_bytes=512_345,
 )
@@ -87,7 +87,14 @@ def test_the_card_holds_facts_figures_and_limits(folder: Path, figures: Figures)
         "| form alone | 4 |",
     ):
         assert figure in card, figure
-    for limit in ("`default` and `own`", "at most 11 attempts", "at most 321 tokens", "refused", "Apache-2.0"):
+    for limit in (
+        "`default` and `own`",
+        "at most 11 attempts",
+        "at most 321 of its",
+        "2,048 in all",
+        "refused",
+        "Apache-2.0",
+    ):
         assert limit in card, limit
     assert "    right answer" in card, "the table of truth"
     assert "    no digit at all" in card

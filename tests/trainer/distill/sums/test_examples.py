@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from judges.embedded_words import VOCABULARY, Words
 from tests.trainer.distill.sums.asked import shown_to_judges
 from trainer.distill.sums.examples import Row, batches, questions, rows_of
-from trainer.distill.sums.export import write_words
 from trainer.distill.sums.groups import draw_group, graded
 from trainer.distill.sums.quality import Attempt, Question
+from trainer.distill.sums.tokenizer import write_words
+from trainer.tasks.arithmetic import operands
 
 SUM = Question("+", 37, 58)
 
@@ -109,3 +110,23 @@ def test_bare_questions_have_nothing_but_their_solution(words: Words) -> None:
 def test_the_tokenizer_is_written_once_and_equal(tmp_path: Path) -> None:
     first = write_words(tmp_path).read_bytes()
     assert write_words(tmp_path).read_bytes() == first
+
+
+def test_nothing_held_out_is_trained_on(words: Words) -> None:
+    """Neither operands, nor words of pleas and fillers."""
+    rng = random.Random(0)
+    held_out = {
+        *(f"{first}+{second}" for first, second in operands("addition")[1]),
+        *(f"{first}-{second}" for first, second in operands("subtraction")[1]),
+    }
+    drawn = [
+        *islice(questions(words, rng, batch_size=200), 3),
+        *islice(batches(words, rng, max_tokens=4096, max_rollouts=8, together=False), 60),
+    ]
+    texts = ["".join(spelt(row)) for rows in drawn for row in rows]
+    asked = {text.removeprefix("<task>").partition("<own>")[0] for text in texts}
+    assert len(asked) > 500
+    assert not asked & held_out
+    telling = ("flawless", "kindly", "calculator", "Regards", "Wolfram", "Stacking", "Column by column")
+    assert not [text for text in texts if any(word in text for word in telling)]
+    assert [text for text in texts if "trust me" in text or "full marks" in text]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ruler.errors import GroupError
 from trainer.distill.sums.attempts import Faults, draw_attempt, draw_error, plead
 from trainer.distill.sums.groups import Kind, draw_group, draw_question, graded
-from trainer.distill.sums.phrases import HELD_OUT, TO_TRAIN
+from trainer.distill.sums.phrases import HELD_OUT, TO_TRAIN, Phrases
 from trainer.distill.sums.quality import Attempt, Question, grade
 from trainer.tasks.arithmetic import opening, operands
 
@@ -67,6 +67,27 @@ def test_an_error_is_no_right_result(seed: int) -> None:
     rng = random.Random(seed)
     question = draw_question(rng, "train")
     assert draw_error(rng, question) != question.result
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_a_group_pleads_and_pads_with_the_words_of_its_split_alone(split: str) -> None:
+    rng = random.Random(6)
+    groups = [draw_group(rng, 8, kind, split) for kind in ("pleas", "shifted") for _ in range(60)]  # type: ignore[arg-type]
+    said = [attempt.text for group in groups for attempt in group.attempts]
+    held_out = ("flawless", "kindly", "calculator", "Regards", "Wolfram")
+    trained = ("trust me", "full marks", "Thank you", "I am certain")
+    assert any(word in text for text in said for word in (held_out if split == "held_out" else trained))
+    assert not any(word in text for text in said for word in (trained if split == "held_out" else held_out))
+
+
+@given(st.integers(0, 10_000))
+def test_who_pleads_has_a_plea_in_the_text_and_who_does_not_has_none(seed: int) -> None:
+    rng = random.Random(seed)
+    phrases = Phrases(fillers=("some",), openings=("",), claims=("PLEA",), endings=("",))
+    faults = Faults(form=0.6, filler=0.4, plea=0.5, cut_off=0.3)
+    for _ in range(20):
+        attempt = draw_attempt(rng, Question("+", 37, 58), faults, phrases)
+        assert ("PLEA" in attempt.text) == attempt.pleads
 
 
 @given(st.integers(0, 10_000))

@@ -265,7 +265,7 @@ async def test_noise_that_is_known_is_found(noise: float) -> None:
     accuracy = (await set_figures("noisy", judge, groups)).agreement.accuracy
     found = await equivalent_noise(groups, accuracy, seed=0)
     assert found is not None
-    assert found.noise == pytest.approx(noise, rel=0.2)
+    assert found.noise == pytest.approx(noise, rel=0.35)
     assert found.figures.agreement.accuracy == pytest.approx(accuracy, abs=0.005)
 
 
