@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_folder_with_judge_figures_and_card(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     said: list[str] = []
     out = tmp_path / "deep" / "judge"
-    figures = distill_sums(out, SMALL, seed=3, device="cpu", num_groups=8, show=said.append)
+    figures = distill_sums(out, replace(SMALL, max_rollouts=12), seed=3, device="cpu", num_groups=8, show=said.append)
     assert sorted(path.name for path in out.iterdir()) == [
         *("README.md", "config.json", "judge.json", "measured_results.json", "model.safetensors", "tokenizer.json")
     ]

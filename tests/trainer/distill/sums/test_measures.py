@@ -288,7 +288,7 @@ async def test_all_figures_come_from_the_seed_and_fit_into_json() -> None:
     figures = await measure(SimulatedJudge(), num_groups=8)
     assert figures == await measure(SimulatedJudge(), num_groups=8)
     assert [one.name for one in figures.sets] == [name for name, *_ in SETS]
-    assert [one.agreement.groups for one in figures.sets] == [8, *[4] * 9]
+    assert [one.agreement.groups for one in figures.sets] == [8] * 10
     assert (figures.orders.groups, figures.pleas.cases) == (2, 8)
     assert figures.pleas.raised == 0.0, "to this judge shorter is better"
     assert figures.judge == SimulatedJudge().info.name
