@@ -15,4 +15,6 @@ rules and a rubric).
 
 Around a run: `run.py` (its folder), `metrics.py`, `monitor.py`, `alarm.py`, `curve.py`, `checkpoints.py`,
 `held_out.py` (how good a policy is), `warm_up.py` and `tiny.py` (tiny policies, by imitation), `command_line.py`.
+
+Apart from all that: `distill/` makes small judges, from truth or from another judge's scores.
 """
