@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from typing import Any
 from judges.batch_thread import BatchThread
 from judges.embedded_prompt import Competence, read_request
 from judges.embedded_words import NUM_LEVELS, Words
+from judges.in_process import refuse_sampling, reply_from
+from judges.like_length import like_length
 from judges.local_model import local_name
 from judges.score_tokens import expectation
-from ruler.errors import ConfigError, JudgeError, JudgeRejected, describe
-from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage, with_usage
+from ruler.errors import ConfigError, JudgeRejected, describe
+from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage
 
 SHIPPED = Path(__file__).parent / "embedded_arithmetic"
 SCORES = tuple(round(100 * level / (NUM_LEVELS - 1)) for level in range(NUM_LEVELS))
@@ -89,13 +91,7 @@ class EmbeddedJudge:
             JudgeRejected: the request is not of the task that the judge knows, comes with another rubric, shows too
                 many or too long rollouts, or asks for sampling; or the judge is closed.
         """
-        try:
-            answered = await self._thread.ask(request)
-        except JudgeError as error:
-            raise with_usage(error, Usage(calls=1)) from None
-        reply = answered.value
-        usage = replace(reply.usage, wait_seconds=answered.wait_seconds)
-        return replace(reply, usage=usage, latency_seconds=answered.latency_seconds)
+        return await reply_from(self._thread, request)
 
     def close(self) -> None:
         """Answers what is in flight, then lets go of the model and its thread; calls after that raise JudgeRejected."""
@@ -129,9 +125,7 @@ class _Engine:
             )
 
     def prepare(self, request: JudgeRequest) -> _Question:
-        asked = [f"{key}={value}" for key, value in asdict(request.sampling).items() if value is not None]
-        if asked:
-            raise JudgeRejected(f"{self.name}: {', '.join(asked)}: this judge reads probabilities and samples nothing")
+        refuse_sampling(self.name, request)
         try:
             shown = read_request(request, self.competence)
         except JudgeRejected as error:
@@ -164,7 +158,7 @@ class _Engine:
                 yield index, JudgeRejected(f"{self.name}: {fault}")
             else:
                 rows.append((index, row))
-        for chunk in _chunks(rows):
+        for chunk in like_length(rows, lambda row: len(row[1]), _MAX_BATCH_TOKENS):
             found = self._model.next_tokens([row for _, row in chunk], self._words.close, self._words.levels)
             for (index, row), probabilities in zip(chunk, found, strict=True):
                 item = batch[index]
@@ -191,15 +185,3 @@ class _Engine:
             finish_reason="stop",
             distributions=distributions,
         )
-
-
-def _chunks(rows: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
-    """Rows of like length, so many at a time that memory is bounded; a single row always goes."""
-    chunk: list[tuple[int, list[int]]] = []
-    for row in sorted(rows, key=lambda row: len(row[1])):
-        if chunk and (len(chunk) + 1) * len(row[1]) > _MAX_BATCH_TOKENS:
-            yield chunk
-            chunk = []
-        chunk.append(row)
-    if chunk:
-        yield chunk

@@ -7,11 +7,12 @@ loaded when the first question is asked: a run that finds every reply in a cache
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 from judges.batch_thread import BatchThread
+from judges.in_process import refuse_sampling, reply_from
 from judges.local_model import local_name, model_folder, prompt_tokens, text_tokens
 from judges.score_tokens import NUM_SCORES, NoDecisionError, ScoreTokens, expectation, reply_text
 from judges.transformers_load import (
@@ -23,8 +24,8 @@ from judges.transformers_load import (
     window,
 )
 from judges.transformers_model import Reading, TransformersModel
-from ruler.errors import ConfigError, JudgeError, JudgeRejected
-from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage, with_usage
+from ruler.errors import ConfigError, JudgeRejected
+from ruler.types import JudgeInfo, JudgeReply, JudgeRequest, Usage
 
 _MAX_BATCH_TOKENS = {"cpu": 16_384, "cuda": 65_536}
 _EXTRA = "pip install 'ruler-judge[local]'"
@@ -133,13 +134,7 @@ class TransformersJudge:
                 are not finite, or the judge is closed.
             JudgeUnavailable: out of memory.
         """
-        try:
-            answered = await self._thread.ask(request)
-        except JudgeError as error:
-            raise with_usage(error, Usage(calls=1)) from None
-        reply = answered.value
-        usage = replace(reply.usage, wait_seconds=answered.wait_seconds)
-        return replace(reply, usage=usage, latency_seconds=answered.latency_seconds)
+        return await reply_from(self._thread, request)
 
     def close(self) -> None:
         """Answers what is in flight, then lets go of the model, its memory and its thread; blocks until then.
@@ -181,9 +176,7 @@ class _Engine:
             raise ConfigError(f"{name}: its tokenizer cannot write the scores: {error}") from error
 
     def prepare(self, request: JudgeRequest) -> _Prepared:
-        asked = [f"{key}={value}" for key, value in asdict(request.sampling).items() if value is not None]
-        if asked:
-            raise JudgeRejected(f"{self._name}: {', '.join(asked)}: this judge reads probabilities and samples nothing")
+        refuse_sampling(self._name, request)
         prompt = prompt_tokens(self._tokenizer, request.messages)
         if max(prompt) >= self._vocabulary_size:
             # A GPU would not say so: it fails for the whole process.

@@ -10,18 +10,18 @@ import contextlib
 import copy
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
-from transformers.utils import logging
 
 from ruler.errors import ConfigError
 from trainer.chat_template import ChatTemplate, call_id
 from trainer.environments import ChatMessage, Start
+from trainer.progress_bars import without_progress_bars
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 
@@ -63,7 +63,7 @@ class Policy:
             ConfigError: it cannot be loaded; says why.
         """
         try:
-            with _without_progress_bars():
+            with without_progress_bars():
                 model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
@@ -176,21 +176,9 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Writes weights and tokenizer in the form of Hugging Face; `load` and vLLM take the folder."""
-        with _without_progress_bars():
+        with without_progress_bars():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Those of transformers, which would break into the run's own."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def _without_dropout(model: Any) -> Any:

@@ -125,13 +125,9 @@ async def _from_teacher(arguments: CommandLine, teacher: str) -> None:
     groups = [group for path in arguments.groups for group in _groups(path)]
     loaded = load_judges(read_settings(judge=teacher, cache=arguments.cache))
     try:
-        found = await distill_teacher(groups, loaded.judges, arguments.student, arguments.out, settings, _say)
+        await distill_teacher(groups, loaded.judges, arguments.student, arguments.out, settings, _say)
     finally:
         await loaded.close()
-    for when, measured in (("before", found.before), ("after", found.after)):
-        agreement = measured.agreement.value
-        share = "-" if agreement is None else f"{100 * agreement:.1f}"
-        _say(f"{when}: orders {share} % of the teacher's pairs alike")
     _say(f"--judge transformers:{arguments.out}   (all figures: {arguments.out / 'distilled_results.json'})")
 
 

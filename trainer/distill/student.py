@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -23,7 +22,6 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from judges.local_model import model_folder, prompt_tokens, text_tokens
 from judges.score_tokens import Decision, ScoreTokens
@@ -31,6 +29,7 @@ from judges.transformers_load import read_tokenizer
 from judges.transformers_model import TransformersModel
 from ruler.errors import ConfigError
 from trainer.distill.lessons import Lesson, target
+from trainer.progress_bars import without_progress_bars
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 
@@ -66,7 +65,7 @@ class Student:
         """
         folder = model_folder(name)
         tokenizer = read_tokenizer(f"student {name}", folder)
-        with _without_progress_bars():
+        with without_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True
             )
@@ -172,21 +171,9 @@ class Student:
         Raises:
             OSError: they cannot be written.
         """
-        with _without_progress_bars():
+        with without_progress_bars():
             self.model.to(getattr(torch, self._dtype)).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Those of transformers, which would break into what is shown."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 _ZERO = torch.zeros(())

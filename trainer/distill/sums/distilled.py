@@ -33,7 +33,7 @@ def distill_sums(
         recipe: how it is made.
         seed: of weights and data.
         device: as torch names it.
-        num_groups: of the first set that it is measured on, as in `measure`.
+        num_groups: of each set that it is measured on, as in `measure`.
         show: is given a line of text now and then.
 
     Raises:

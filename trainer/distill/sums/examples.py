@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from judges.embedded_words import CUT_OFF, PATTERN, Words
+from judges.like_length import like_length
 from trainer.distill.sums.groups import GradedGroup, draw_group, draw_question
 from trainer.distill.sums.quality import Attempt, Question
 from trainer.tasks.arithmetic import truth_of
@@ -111,20 +112,10 @@ def batches(
             more = rows_of(words, group, together=together)
             num_tokens += sum(len(row.tokens) for row in more)
             rows += more
-        drawn = list(_alike(rows, max_tokens))
+        drawn = list(like_length(rows, lambda row: len(row.tokens), max_tokens))
         rng.shuffle(drawn)
         yield from drawn
 
 
 _POOL_BATCHES = 12
 """So many are drawn together, to find rows of like length."""
-
-
-def _alike(rows: list[Row], max_tokens: int) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.tokens)):
-        if batch and (len(batch) + 1) * len(row.tokens) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch

@@ -12,6 +12,7 @@ import torch
 from judges.embedded_prompt import Competence
 from ruler.rubric import DEFAULT_RUBRIC
 from trainer.distill.sums.learn import Learnt
+from trainer.progress_bars import without_progress_bars
 from trainer.tasks.arithmetic import INSTRUCTIONS, arithmetic
 
 PRECISION = "float16"
@@ -24,7 +25,8 @@ def write_model(learnt: Learnt, folder: Path) -> None:
     """Weights and config."""
     dtype: Any = getattr(torch, PRECISION)
     state = {name: weights.to(dtype).contiguous() for name, weights in learnt.model.state_dict().items()}
-    learnt.model.save_pretrained(folder, state_dict=state)
+    with without_progress_bars():
+        learnt.model.save_pretrained(folder, state_dict=state)
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
