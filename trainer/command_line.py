@@ -16,11 +16,9 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 from ruler.client import Client
-from ruler.config import load_judges, read_settings
 from ruler.errors import ConfigError, RulerError
 from ruler.rewards import Rewards
-from ruler.scoring import Ruler
-from ruler.truth_lookup import TruthLookup
+from trainer.judged import judged
 from trainer.policy import Dtype, Policy
 from trainer.rewards import RewardFunction, by_judge, by_rules, by_truth
 from trainer.settings import Settings
@@ -127,19 +125,9 @@ async def _reward(arguments: CommandLine, task: Task) -> AsyncIterator[RewardFun
         finally:
             await client.aclose()
         return
-    truth = TruthLookup()
-    loaded = load_judges(read_settings(judge=_with_truth(arguments.judge), cache=arguments.cache), truth=truth)
-    try:
-        ruler = truth.ruler = Ruler(loaded.judges, rubric=task.rubric, orders=arguments.orders)
+    async with judged(arguments.judge, task, rewards, orders=arguments.orders, cache=arguments.cache) as (
+        reward,
+        ruler,
+    ):
         _say(f"judge {ruler.judge_name}")
-        yield by_judge(ruler.score_many, rewards, truth=truth)
-    finally:
-        await loaded.close()
-
-
-def _with_truth(spec: str) -> str:
-    """The SPEC; a simulated judge that is not told what to value goes by truth, which is known here."""
-    kind, _, options = spec.partition("?")
-    if kind.strip() != "simulated" or "quality=" in options:
-        return spec
-    return f"simulated?quality=truth{'&' if options else ''}{options}"
+        yield reward

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.service.running import serving  # noqa: E402
-from trainer.command_line import _with_truth, main  # noqa: E402
+from trainer.command_line import main  # noqa: E402
 from trainer.monitor import read_lines  # noqa: E402
 from trainer.policy import Policy  # noqa: E402
 from trainer.tasks.arithmetic import arithmetic  # noqa: E402
@@ -131,10 +131,3 @@ def test_what_cannot_be_done_is_one_clear_error(
     said = capsys.readouterr()
     assert message in " ".join((said.err + said.out).split())
     assert "Traceback" not in said.err
-
-
-def test_a_simulated_judge_goes_by_truth_unless_it_is_told_otherwise() -> None:
-    assert _with_truth("simulated") == "simulated?quality=truth"
-    assert _with_truth("simulated?noise=1") == "simulated?quality=truth&noise=1"
-    assert _with_truth("simulated?quality=length") == "simulated?quality=length"
-    assert _with_truth("openai/gpt-5-mini?temperature=0") == "openai/gpt-5-mini?temperature=0"
