@@ -8,10 +8,10 @@ ENGINES := $(VENV)/.engines
 GROUPS = $${RULER_DATA:-../shared/data}
 SIMULATED := simulated?quality=truth&noise=0.5&scale=30&offset=35
 
-.PHONY: help setup engines demo train test check quick bench timings format clean
+.PHONY: help setup engines demo train test check quick bench head-to-head timings format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +72,10 @@ bench: $(READY) ## judges (simulated), rules and truth on the groups in RULER_DA
 	$(BIN)/python -m benchmarks.tokens
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.embedded_judge --groups 300
+
+head-to-head: $(TRAINER) ## train tiny policies with truth, rules, the small judge and controls; a report in runs/head_to_head
+	$(BIN)/python -m benchmarks.head_to_head --seeds 3 --steps 30 --out runs/head_to_head \
+		--arms rules embedded 'noise 1' 'noise 4' random 'slot bias, seeded orders' 'slot bias, order of arrival'
 
 timings: $(ENGINES) ## speed: packing, the layer around the judge, service, trainer; about ten minutes
 	$(BIN)/python -m benchmarks.speed

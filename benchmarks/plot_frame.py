@@ -97,22 +97,32 @@ def name_axes(figure: Figure, box: Box, x_label: str, y_label: str) -> None:
     write(figure, left, top - 16, fitted(y_label, right - left), color=MUTED, fontsize=SMALL)
 
 
-def legend(figure: Figure, names: Sequence[str], *, left: float, top: float) -> None:
-    """Writes the names beside their colours and markers, in the room that `legend_height` says."""
-    if len(names) < 2:
+def legend(figure: Figure, names: Sequence[str], *, left: float, top: float, beside: Sequence[str] = ()) -> None:
+    """Writes the names beside their colours and markers, in the room that `legend_height` says.
+
+    `beside` are those of broken grey lines; they come last, and `legend_height` has to know them, too.
+    """
+    if len(names) + len(beside) < 2:
         return
     height = figure.get_figheight() * 72
-    for place, (x, row) in enumerate(_legend_places(names, left)):
+    for place, (x, row) in enumerate(_legend_places([*names, *beside], left)):
         y = top + 20 * row + 10
+        is_series = place < len(names)
         mark = Line2D(
-            [x / WIDTH, (x + 18) / WIDTH], [1 - y / height] * 2, color=colour(place), linewidth=1.8, transform=None
+            [x / WIDTH, (x + 18) / WIDTH],
+            [1 - y / height] * 2,
+            color=colour(place) if is_series else MUTED,
+            linewidth=1.8,
+            linestyle="-" if is_series else (0, (4, 3)),
+            transform=None,
         )
         mark.set_transform(figure.transFigure)
         figure.add_artist(mark)
-        dot = Line2D([(x + 9) / WIDTH], [1 - y / height], color=colour(place), marker=marker(place), markersize=6)
-        dot.set_transform(figure.transFigure)
-        figure.add_artist(dot)
-        write(figure, x + 26, y, fitted(names[place], 300))
+        if is_series:
+            dot = Line2D([(x + 9) / WIDTH], [1 - y / height], color=colour(place), marker=marker(place), markersize=6)
+            dot.set_transform(figure.transFigure)
+            figure.add_artist(dot)
+        write(figure, x + 26, y, fitted((*names, *beside)[place], 300))
 
 
 def legend_height(names: Sequence[str], left: float) -> float:

@@ -20,6 +20,8 @@ from benchmarks.plot_frame import fitted, text_width
 from benchmarks.plots import (
     Bin,
     ForestRow,
+    Level,
+    Panel,
     Point,
     Priced,
     Reference,
@@ -28,7 +30,9 @@ from benchmarks.plots import (
     calibration,
     forest,
     frontier,
+    levels,
     lines,
+    panels,
     positions,
 )
 
@@ -52,6 +56,10 @@ def place_of(svg: str, text: str) -> tuple[float, float]:
     return float(element.attrib["x"]), float(element.attrib["y"])
 
 
+LEVEL = Level("truth", "", 0.2, (0.1, 0.3))
+BESIDE = Series("truth", [Point(1, 0.2), Point(2, 0.4)])
+
+
 @cache
 def every_kind(label: str) -> dict[str, str]:
     return {
@@ -62,6 +70,15 @@ def every_kind(label: str) -> dict[str, str]:
         "calibration": calibration([Bin(0, 0.5, 0.2, (0.1, 0.3), 3), Bin(0.5, 1, None, None, 0)], label, label),
         "frontier": frontier([Priced(label, 10, 0.5), Priced("b", 0, 0.4)], label, label),
         "lines": lines([Series(label, [Point(1, 0.1), Point(2, 0.2)]), Series("b", [Point(1, 1.0)])], label, label),
+        "levels": levels([Level(label, label, 0.1, (0.0, 0.2)), Level("b", "", 0.3)], label, label, beside=LEVEL),
+        "panels": panels(
+            [
+                Panel(label, label, [Series(label, [Point(1, 0.1, (0.0, 0.2)), Point(2, 0.3)])], BESIDE),
+                Panel("b", "", [Series("b", [Point(1, 0.1)])]),
+            ],
+            label,
+            columns=2,
+        ),
     }
 
 
@@ -153,6 +170,9 @@ def test_a_forest_of_sixty_rows_grows_by_the_row() -> None:
         lambda: positions([], "x", "y"),
         lambda: positions([Series("a", [])], "x", "y"),
         lambda: lines([Series("a", [Point(1, None)])], "x", "y"),
+        lambda: levels([Level("a", "", None)], "x", "y", beside=LEVEL),
+        lambda: panels([], "x", columns=2),
+        lambda: panels([Panel("a", "b", [Series("c", [Point(1, None)])])], "x", columns=3),
         lambda: calibration([], "x", "y"),
         lambda: calibration([Bin(0, 1, None, None, 0)], "x", "y"),
         lambda: frontier([], "x", "y"),
@@ -170,6 +190,8 @@ def test_nothing_to_show_is_said(draw: Callable[[], str]) -> None:
         lambda: forest([ForestRow("a", None)], "x"),
         lambda: lines([Series("", [Point(0, 0.0)])], "x", "y"),
         lambda: positions([Series("a", [Point(1, 0.0), Point(2, None)])], "x", "y"),
+        lambda: levels([Level("a", "", 0.0, (0.0, 0.0)), Level("b", "", None)], "x", "y"),
+        lambda: panels([Panel("a", "", [Series("b", [Point(1, 0.0)])])], "x", columns=2),
         lambda: calibration([Bin(0.5, 0.5, 1.0, None, 1)], "x", "y"),
         lambda: frontier([Priced("a", 0, 0.5), Priced("b", 0, 0.5)], "x", "y"),
         lambda: frontier([Priced("a", 100, 0.5), Priced("b", 100, 0.5)], "x", "y"),
@@ -190,6 +212,8 @@ def test_what_is_no_number_is_refused(bad: float) -> None:
         lambda: forest([ForestRow("a", 0.5)], "x", references=[Reference(bad)]),
         lambda: positions([Series("a", [Point(bad, 0.1)])], "x", "y"),
         lambda: lines([Series("a", [Point(1, 0.1, (bad, 1.0))])], "x", "y"),
+        lambda: levels([Level("a", "", 0.1)], "x", "y", beside=Level("b", "", bad)),
+        lambda: panels([Panel("a", "", [], Series("b", [Point(1, bad)]))], "x", columns=2),
         lambda: calibration([Bin(0, 1, bad, None, 1)], "x", "y"),
         lambda: frontier([Priced("a", bad, 0.5)], "x", "y"),
     ]
@@ -260,6 +284,37 @@ def test_a_missing_step_leaves_a_gap_in_its_line() -> None:
 
     assert strokes([Point(1, 0.1), Point(2, 0.2), Point(3, 0.3)]) == 1
     assert strokes([Point(1, 0.1), Point(2, None), Point(3, 0.3)]) == 2
+
+
+def test_panels_stand_in_a_grid_and_share_their_colours() -> None:
+    both = [Series("a", [Point(1, 0.1), Point(40, 0.3)]), Series("b", [Point(1, 0.2), Point(40, 0.2)])]
+    names = ["first", "second", "third"]
+    kinds = [both, both[1:], [Series("b", [])]]
+    svg = panels(
+        [Panel(name, f"{name} note", own, BESIDE) for name, own in zip(names, kinds, strict=True)], "x", columns=2
+    )
+    (x1, y1), (x2, y2), (x3, y3) = (place_of(svg, name) for name in names)
+    assert x1 == x3 < x2
+    assert y1 == y2 < y3
+    assert place_of(svg, "first note")[1] > y1
+    shown = texts(svg)
+    assert [shown.count(name) for name in ("a", "b", "truth", "x", "no values")] == [1, 1, 1, 1, 1]
+    strokes = [len(re.findall(f'stroke="{tint}" stroke-width="1.7"', svg)) for tint in ("#0068a3", "#b8450a")]
+    assert strokes == [1, 2]
+    # The line that they are compared with stands in each panel; once more in the legend.
+    assert len(re.findall(r'stroke-dasharray="[^"]+"', svg)) == 4
+
+
+def test_levels_stand_at_equal_distances_with_their_notes_below() -> None:
+    steps = [Level("0.25", "equal", 0.9), Level("0.5", "not known", None), Level("4", "lower", 0.1, (0.0, 0.2))]
+    svg = levels(steps, "noise", "truth", beside=Level("trained with truth", "", 0.9))
+    (first, _), (second, _), (third, top) = (place_of(svg, text) for text in ("0.25", "0.5", "4"))
+    assert third - second == pytest.approx(second - first, abs=0.02)
+    assert place_of(svg, "lower")[1] > top
+    assert {"equal", "not known", "trained with truth", "noise", "truth"} <= set(texts(svg))
+    assert "trained with truth" not in texts(
+        levels(steps, "noise", "truth", beside=Level("trained with truth", "", None))
+    )
 
 
 def test_long_names_are_cut_in_the_middle_and_fit() -> None:

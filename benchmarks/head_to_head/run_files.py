@@ -1,0 +1,83 @@
+"""What runs left in their folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.head_to_head.outcomes import ArmRun, Evaluation, Measured, Spent, TrainingStep
+from ruler.errors import ConfigError
+from trainer.monitor import read_lines
+
+
+def read_run(folder: Path, start: Path, seed: int) -> ArmRun:
+    """What came of a run that is at its end.
+
+    Args:
+        folder: of the run.
+        start: the file of `measure_start`.
+        seed: of the run.
+
+    Raises:
+        ConfigError: the folder's files cannot be read.
+    """
+    lines = read_lines(folder / "metrics.jsonl")
+    steps = [line for line in lines if "reward/mean" in line]
+    tokens = [0]
+    for line in steps:
+        tokens.append(tokens[-1] + line["rollouts/tokens"])
+    return ArmRun(
+        seed=seed,
+        start=_read(start),
+        final=_read(folder / "final.json"),
+        evaluations=tuple(
+            Evaluation(line["step"], tokens[line["step"]], _of_line(line))
+            for line in lines
+            if "held_out/truth_sampled" in line
+        ),
+        steps=tuple(
+            TrainingStep(
+                step=line["step"],
+                reward=line["reward/mean"],
+                truth=line["truth/mean"],
+                agreement=line["truth/agreement"],
+                well_formed=line["rollouts/well_formed"],
+                tokens_mean=line["rollouts/tokens_mean"],
+                failed=line["groups/failed"],
+                tied=line["groups/tied"],
+                alarm=bool(line["alarm/hacking"]),
+            )
+            for line in steps
+        ),
+        spent=_spent(steps),
+    )
+
+
+def _of_line(line: dict[str, Any]) -> Measured:
+    return Measured(
+        num_problems=line["held_out/num_problems"],
+        truth_sampled=line["held_out/truth_sampled"],
+        truth_greedy=line["held_out/truth_greedy"],
+        well_formed=line["held_out/well_formed"],
+        tokens_mean=line["held_out/tokens_mean"],
+    )
+
+
+def _spent(steps: list[dict[str, Any]]) -> Spent:
+    costs = [line["judge/cost_usd"] for line in steps]
+    return Spent(
+        seconds=sum(line["time/step_seconds"] for line in steps),
+        stall_seconds=sum(line["judge_stall_seconds"] for line in steps),
+        calls=sum(line["judge/calls"] for line in steps),
+        cache_hits=sum(line["judge/cache_hits"] for line in steps),
+        tokens=sum(line["judge/tokens"] for line in steps),
+        cost_usd=None if None in costs else sum(costs),
+    )
+
+
+def _read(path: Path) -> Measured:
+    try:
+        return Measured(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged: {error}; remove it, and it is measured again") from error
