@@ -82,7 +82,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:
-            self._begin({**facts, "task": task.name, "weights": _digest(policy.model), **asdict(settings)})
+            self._begin({**facts, "task": task.name, "weights": weights_digest(policy.model), **asdict(settings)})
         except BaseException:
             os.close(self._lock)
             raise
@@ -225,7 +225,7 @@ def _lock(folder: Path) -> int:
     return lock
 
 
-def _digest(model: torch.nn.Module) -> str:
+def weights_digest(model: torch.nn.Module) -> str:
     """Of the weights that a run begins with, and that a divergence is measured from."""
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():

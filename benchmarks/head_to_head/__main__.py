@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -27,11 +28,14 @@ from benchmarks.head_to_head.outcomes import Experiment
 from benchmarks.head_to_head.plan import Plan
 from benchmarks.head_to_head.report import report_of
 from benchmarks.head_to_head.results import results, spent
+from benchmarks.head_to_head.run_files import write_object
 from benchmarks.head_to_head.schedule import run_all
 from benchmarks.report import write
 from ruler.cli.command import run_command
 from ruler.config import load_judges, read_settings
 from ruler.errors import ConfigError
+from ruler.spec import Spec
+from ruler.truth_lookup import TruthLookup
 from trainer.settings import Settings
 from trainer.tasks.bundled import TaskName, bundled_task
 
@@ -67,7 +71,7 @@ def main() -> int:
     parser.add_argument(
         "--problems", type=int, default=2000, metavar="N", help="held out, in the end (default: %(default)s)"
     )
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core")
+    parser.add_argument("--processes", type=int, default=_cores(), metavar="N", help="default: one a core")
     parser.add_argument("--out", type=Path, default=Path("runs/head_to_head"), metavar="DIR")
     options = parser.parse_args()
     return run_command(lambda: _main(options), kept="the same command goes on with what is missing")
@@ -75,7 +79,10 @@ def main() -> int:
 
 def _main(options: argparse.Namespace) -> int:
     task: TaskName = options.task
-    arms = chosen(arms_of(task, options.judge or DEFAULT_JUDGES[task]), options.arms)
+    judges = options.judge or DEFAULT_JUDGES[task]
+    for spec in judges:
+        Spec.parse(spec)  # refuses one with a key in it before it is a name that is shown
+    arms = chosen(arms_of(task, judges), options.arms)
     if options.list:
         for arm in arms:
             print(f"{arm.name:32}  {arm.says}")
@@ -93,7 +100,9 @@ def _main(options: argparse.Namespace) -> int:
     seeds = tuple(range(options.seeds))
     cache = str(options.out / "judge_cache.sqlite3")
     plans = [Plan(task=task, arm=arm, settings=settings, num_problems=options.problems, cache=cache) for arm in arms]
-    outcomes = run_all(plans, seeds, options.out, processes=options.processes, show=_say)
+    described = {"task": task, **asdict(settings), "num_problems": options.problems, "margin": options.margin}
+    del described["seed"]
+    outcomes = run_all(plans, seeds, options.out, described=described, processes=options.processes, show=_say)
     experiment = Experiment(
         task=task,
         steps=steps,
@@ -105,10 +114,14 @@ def _main(options: argparse.Namespace) -> int:
     findings = find(experiment, margin=options.margin)
     report = report_of(experiment, findings, _facts(options, experiment))
     write(report, results(experiment, findings), options.out)
-    (options.out / "spent.json").write_text(json.dumps(spent(experiment), indent=1) + "\n", encoding="utf-8")
+    write_object(options.out / "spent.json", spent(experiment))
     print(report.lead)
     print(f"{options.out / 'report.html'}")
     return int(any(outcome.failures for outcome in outcomes))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -126,12 +139,12 @@ def _check(options: argparse.Namespace) -> None:
 async def _check_judges(arms: Sequence[Arm]) -> None:
     """Raises ConfigError for a judge that cannot be had; nobody is asked."""
     for spec in dict.fromkeys(arm.judge for arm in arms if arm.judge and arm.section == "rewards"):
-        await load_judges(read_settings(judge=spec, cache="off")).close()
+        await load_judges(read_settings(judge=spec, cache="off"), truth=TruthLookup()).close()
 
 
 def _facts(options: argparse.Namespace, experiment: Experiment) -> list[tuple[str, str]]:
     return [
-        ("command", " ".join(["python -m benchmarks.head_to_head", *map(_quoted, sys.argv[1:])])),
+        ("command", f"python -m benchmarks.head_to_head {shlex.join(sys.argv[1:])}"),
         ("task", experiment.task),
         ("seeds", str(len(experiment.seeds))),
         ("steps", f"{experiment.steps}, each {experiment.prompts_per_step} groups of {experiment.group_size}"),
@@ -142,10 +155,6 @@ def _facts(options: argparse.Namespace, experiment: Experiment) -> list[tuple[st
             f"Python {platform.python_version()}, torch {version('torch')}, transformers {version('transformers')}",
         ),
     ]
-
-
-def _quoted(argument: str) -> str:
-    return f"'{argument}'" if set(argument) & set(" ?&#;*") else argument
 
 
 def _say(line: str) -> None:

@@ -21,9 +21,9 @@ NOISES = (0.25, 0.5, 1.0, 2.0, 4.0)
 FLIPS = (0.1, 0.2)
 SLOT_BIAS = 0.5
 """Standard deviation over the slots of what the biased judge adds for the place alone, in units of truth."""
-POINTS = 12.5
-"""Points of 100 that a simulated judge gives for truth: few, so that noise and bias have room, and little is cut off at
-0 and at 100. Their rewards are multiplied by 100 / POINTS again."""
+POINTS = 4.0
+"""Points of 100 that a simulated judge gives for truth: even of the noisiest judge, less than 1 % of the scores is cut
+off at 0 or 100. Their rewards are multiplied by 100 / POINTS again."""
 DEFAULT_JUDGES: dict[TaskName, tuple[str, ...]] = {"arithmetic": ("embedded",), "inbox": ()}
 """The embedded judge knows no other task."""
 

@@ -83,20 +83,11 @@ def truth_over_steps(experiment: Experiment, findings: Findings, section: Sectio
 
 def tokens_over_steps(experiment: Experiment, section: Section, *, columns: int) -> Figure:
     """Length of sampled attempts on held-out problems, beside that of the truth arm."""
-    truth = _over_evaluations(experiment.arms[0].runs, lambda one: one.tokens_mean)
-    every = [_over_evaluations(one.runs, lambda one: one.tokens_mean) for one in _of_section(experiment, section)]
-    ends = [end for points in (truth, *every) for point in points for end in (point.y, *(point.interval or ()))]
+    arms = [experiment.arms[0], *_of_section(experiment, section)]
+    every = [_over_evaluations(one.runs, lambda one: one.tokens_mean) for one in arms]
+    ends = [end for points in every for point in points for end in (point.y, *(point.interval or ()))]
     top = max((end for end in ends if end is not None), default=1.0)
-    drawn = [
-        Panel(
-            outcome.arm.name,
-            "" if not points or points[-1].y is None else f"ends at {fixed(points[-1].y, 1)} tokens",
-            [Series(_SAMPLED, points)],
-            Series(_TRUTH_ARM, truth),
-            (0.0, top * 1.06),
-        )
-        for outcome, points in zip(_of_section(experiment, section), every, strict=True)
-    ]
+    drawn = _beside_truth_arm(arms, every, lambda value: f"ends at {fixed(value, 1)} tokens", (0.0, top * 1.06))
     return Figure(
         f"tokens-{_plain(section)}",
         panels(drawn, "steps of training", columns=columns),
@@ -105,8 +96,40 @@ def tokens_over_steps(experiment: Experiment, section: Section, *, columns: int)
     )
 
 
+def form_over_steps(experiment: Experiment, section: Section, *, columns: int) -> Figure:
+    """Share of sampled attempts on held-out problems that have the task's form, beside that of the truth arm."""
+    arms = [experiment.arms[0], *_of_section(experiment, section)]
+    every = [_over_evaluations(one.runs, lambda one: one.well_formed, is_share=True) for one in arms]
+    drawn = _beside_truth_arm(arms, every, lambda value: f"ends at {fixed(value, 2)}", _SHARE)
+    return Figure(
+        f"form-{_plain(section)}",
+        panels(drawn, "steps of training", columns=columns),
+        f"Format share over steps; {SECTIONS[section].lower()}; the table has the final figures",
+        "Format share: sampled attempts on held-out problems that have the form which the task asks for.",
+    )
+
+
+def _beside_truth_arm(
+    arms: Sequence[ArmOutcome],
+    every: Sequence[Sequence[Point]],
+    note: Callable[[float], str],
+    limits: tuple[float, float],
+) -> list[Panel]:
+    """A panel for each arm but the first, which is truth's and stands in all others."""
+    return [
+        Panel(
+            outcome.arm.name,
+            "" if not points or points[-1].y is None else note(points[-1].y),
+            [Series(_SAMPLED, points)],
+            None if outcome.arm.name == TRUTH else Series(_TRUTH_ARM, every[0]),
+            limits,
+        )
+        for outcome, points in zip(arms[1:], every[1:], strict=True)
+    ]
+
+
 def rewards_beside_truth(experiment: Experiment, section: Section) -> Figure | None:
-    """Of each judged arm of a section its rewards, and on the same rollouts truth and how rewards agree with it.
+    """Of each judged arm of a section its rewards in training, and truth and how rewards agree with it.
 
     None where no arm of the section asks a judge.
     """
@@ -114,7 +137,7 @@ def rewards_beside_truth(experiment: Experiment, section: Section) -> Figure | N
     for outcome in _of_section(experiment, section):
         if outcome.arm.judge is None:
             continue
-        truth = Series("truth on the same rollouts", _over_training(outcome.runs, lambda step: step.truth))
+        truth = Series("truth", _over_training(outcome.runs, lambda step: step.truth))
         agreement = Series("agreement with truth", _over_training(outcome.runs, lambda step: step.agreement))
         reward = Series("reward", _over_training(outcome.runs, lambda step: step.reward))
         drawn.append(Panel(outcome.arm.name, _alarms(outcome.runs), [truth, agreement], limits=_SHARE))
@@ -126,7 +149,8 @@ def rewards_beside_truth(experiment: Experiment, section: Section) -> Figure | N
         panels(drawn, "steps of training", columns=2),
         f"Mean reward, truth and agreement over steps; {SECTIONS[section].lower()}",
         "Means over seeds with 95 % intervals, on the problems of training. Each point is the mean of up to "
-        f"{SMOOTHED} steps: that one and those before it.",
+        f"{SMOOTHED} steps: that one and those before it. The reward leaves out groups whose rollouts all read the "
+        "same or whose judge failed; truth does not.",
     )
 
 

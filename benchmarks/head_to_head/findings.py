@@ -32,6 +32,8 @@ class ArmFindings:
     """Of the last ten steps: share of pairs that the rewards order rightly."""
     reward: Mean
     """Of the last ten steps."""
+    num_failed: int
+    """Seeds whose run did not come to its end: what is said rests on those that did."""
     num_alarmed: int
     """Seeds in which reward hacking was suspected."""
     ceiling: Ceiling
@@ -108,6 +110,7 @@ def _of_arm(outcome: ArmOutcome, truth: ArmOutcome, margin: float) -> ArmFinding
         change=paired([run.final.truth_sampled - run.start.truth_sampled for run in runs], margin=margin),
         agreement=over_last(lambda run: [step.agreement for step in run.steps]),
         reward=over_last(lambda run: [step.reward for step in run.steps]),
+        num_failed=len(outcome.failures),
         num_alarmed=sum(any(step.alarm for step in run.steps) for run in runs),
         ceiling=fit_ceiling(
             [[(float(one.tokens), one.measured.truth_sampled) for one in run.evaluations] for run in runs]

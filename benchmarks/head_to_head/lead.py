@@ -41,18 +41,26 @@ def beside_truth(names: Sequence[str], findings: Findings) -> str:
     def those(*verdicts: Verdict) -> list[str]:
         return [name for name in names if findings.arms[name].less_truth.verdict in verdicts]
 
+    def named(name: str) -> str:
+        found = findings.arms[name]
+        if not found.num_failed:
+            return f"“{name}”"
+        return f"“{name}” (by the {found.less_truth.mean.num_seeds} seeds that did not fail)"
+
     def differing(verdict: Verdict) -> str:
-        return "; ".join(f"“{name}”, {amount_of(_less(findings, name).mean, signed=True)}" for name in those(verdict))
+        return "; ".join(
+            f"{named(name)}, {amount_of(_less(findings, name).mean, signed=True)}" for name in those(verdict)
+        )
 
     said = []
     if found := those("equal"):
-        said.append(f"Equal to truth within {margin_text(findings.margin)}: {quoted(found)}.")
+        said.append(f"Equal to truth within {margin_text(findings.margin)}: {listed([named(name) for name in found])}.")
     if those("higher"):
         said.append(f"Shown to end higher than truth: {differing('higher')}.")
     if those("lower"):
         said.append(f"Shown to end lower than truth: {differing('lower')}.")
     if found := those("not shown"):
-        each = listed([f"“{name}”{half_width_of(_less(findings, name).mean)}" for name in found])
+        each = listed([f"{named(name)}{half_width_of(_less(findings, name).mean)}" for name in found])
         said.append(f"No difference shown, which does not say that there is none: {each}.")
     if found := those("too few seeds"):
         said.append(f"Too few seeds to be compared with truth: {quoted(found)}.")
@@ -80,7 +88,7 @@ def noise_sentence(sweep: Sweep, levels: Sequence[float], margin: float) -> str:
         first = f"Simulated judges end equal to truth within {within} up to a noise of "
         first += f"{plain(sweep.last_equal)} {unit}"
     if sweep.first_lower is None:
-        return f"{first}; at the most noise tried, {plain(max(levels))}, none is shown to end lower."
+        return f"{first}; at the most noise tried, {plain(max(levels))}, a lower end is not shown."
     return f"{first}; from a noise of {plain(sweep.first_lower)} on they are shown to end lower."
 
 

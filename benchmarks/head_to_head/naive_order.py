@@ -21,7 +21,9 @@ from trainer.tasks import Task
 
 
 @asynccontextmanager
-async def judged_in_order_of_arrival(spec: str, task: Task, rewards: Rewards) -> AsyncIterator[RewardFunction]:
+async def judged_in_order_of_arrival(
+    spec: str, task: Task, rewards: Rewards
+) -> AsyncIterator[tuple[RewardFunction, Ruler]]:
     """Rewards by this simulated judge, which goes by truth; otherwise as `trainer.judged` has it.
 
     Args:
@@ -35,7 +37,7 @@ async def judged_in_order_of_arrival(spec: str, task: Task, rewards: Rewards) ->
         # It asks nothing: truth is looked up by the texts that it would show.
         ruler = truth.ruler = Ruler(loaded.judges, rubric=task.rubric)
         (judge,) = loaded.judges
-        yield by_judge(ArrivalOrder(judge, ruler).score_many, rewards, truth=truth)
+        yield by_judge(ArrivalOrder(judge, ruler).score_many, rewards, truth=truth), ruler
     finally:
         await loaded.close()
 

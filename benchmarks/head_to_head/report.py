@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.head_to_head.arms import TRUTH, Arm, Kind
 from benchmarks.head_to_head.arms import Section as ArmSection
 from benchmarks.head_to_head.figures import (
+    form_over_steps,
     less_truth,
     noise_sweep,
     rewards_beside_truth,
@@ -28,6 +29,7 @@ _WHY: dict[Kind, str] = {
     "random": _COIN,
     "shorter": "nothing in that reward asks for right answers, and an answer takes tokens",
     "format": "nothing in that reward asks for right answers",
+    "naive order": "its judge gives most to what stands first, and what is shortest stands first",
 }
 _WHY_NOISE = "so much noise leaves little of truth in the reward, and what is left is likely to act as a coin does"
 _WHY_OTHER = "why, these figures do not say"
@@ -45,6 +47,8 @@ def report_of(experiment: Experiment, findings: Findings, facts: Sequence[tuple[
         facts: (name, value) of how it was made: command, task, seeds, versions.
     """
     present = {outcome.arm.section for outcome in experiment.arms}
+    if any(found.falls for found in findings.arms.values()):
+        present.add("controls")  # where it is said why
     parts: dict[ArmSection, Callable[[Experiment, Findings], Section]] = {
         "rewards": _rewards,
         "noise": _noise,
@@ -92,10 +96,11 @@ def _rewards(experiment: Experiment, findings: Findings) -> Section:
         "is the truth arm."
     )
     blocks = [truth_over_steps(experiment, findings, "rewards", columns=3)]
+    blocks.append(form_over_steps(experiment, "rewards", columns=3))
     if figure := rewards_beside_truth(experiment, "rewards"):
         text += (
             "\n\nBelow, each judged arm as training saw it. Reward hacking would be a reward that goes on rising while "
-            "truth on the same rollouts does not, and agreement that falls with it."
+            "truth does not, and agreement that falls with it."
         )
         blocks.append(figure)
     return Section("Rewards: rules and judges", text, blocks)
@@ -125,6 +130,8 @@ def _controls(experiment: Experiment, findings: Findings) -> Section:
             said.append(f"“{outcome.arm.name}” falls, {change}: {_why(outcome.arm)}.")
         elif outcome.arm.section == "controls":
             said.append(f"“{outcome.arm.name}” is not shown to fall: {change} against its start.")
+    if all(outcome.arm.section != "controls" for outcome in experiment.arms):
+        return Section("What falls", "\n\n".join(said))
     text = (
         "Rewards that know nothing of right answers. A judge that is worth anything has to do better than they do, and "
         "where policies gain from them the task shows nothing."
@@ -171,9 +178,10 @@ def _ceilings(experiment: Experiment, findings: Findings) -> Section:
 
 def _costs(experiment: Experiment) -> Section:
     text = (
-        "Over all seeds of an arm. A question is one prompt to the judge; a cache answers those that were asked "
-        "before. Seconds are those of training steps on the machine that ran it, arms side by side; the last column is "
-        "the share of them in which nothing was done but waiting for rewards."
+        "Over all seeds of an arm that came to their end. Calls to the judge include those that were made again. "
+        "Seconds are those of training steps on the machine that ran it, arms side by side; waiting is the share of "
+        "them in which nothing was done but waiting for rewards. Groups lost have no rewards, because the judge or an "
+        "environment failed, and teach nothing."
     )
     return Section("What it cost", text, [costs(experiment)])
 
@@ -186,12 +194,12 @@ def _how_to_read(experiment: Experiment, findings: Findings) -> Section:
         "the other.",
         "All arms of a seed start from the same policy and see the same problems, so differences are taken seed by "
         f"seed. Intervals are Student's t over {counted(len(experiment.seeds), 'seed')}, 95 %: they say how far the "
-        "mean over many more seeds may lie from this one. They are not corrected for the number of arms: of 20 "
-        f"intervals at 95 % about one misses, and there are {others} differences to truth here. Shares end at 0 and 1, "
-        "and so their intervals are cut off there.",
-        f"The margin, {margin_text(findings.margin)}, was declared before anything was trained. It is what one would "
-        "give up for a reward that nobody had to write.",
+        "mean over many more seeds, on these held-out problems, may lie from this one. They are not corrected for the "
+        f"number of arms: of 20 intervals at 95 % about one misses, and there are {others} differences to truth here. "
+        "Shares end at 0 and 1, and so their intervals are cut off there.",
+        f"The margin, {margin_text(findings.margin)}, was declared before anything was trained: an experiment keeps "
+        "the one that it was begun with. It is what one would give up for a reward that nobody had to write.",
         "These are tiny policies on a toy task. What holds for them says nothing about large models; it shows how "
-        "judges, noise and orders act on training where truth is known, and that the measurement works.",
+        "judges, noise and orders act on training where truth is known.",
     ]
     return Section("How to read this", "\n\n".join(text), [what_arms_are(experiment)])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from benchmarks.head_to_head.arms import Arm
 from benchmarks.head_to_head.naive_order import judged_in_order_of_arrival
 from ruler.rewards import Rewards
+from ruler.scoring import Ruler
 from ruler.spec import Spec
 from trainer.episodes import Episode, SampledGroup
 from trainer.judged import judged
@@ -26,8 +27,11 @@ _Value: TypeAlias = Callable[[SampledGroup, int, Random], float]
 
 
 @asynccontextmanager
-async def reward_of(arm: Arm, task: Task, *, seed: int, cache: str) -> AsyncIterator[RewardFunction]:
-    """The rewards of an arm; a judge is closed at the end.
+async def reward_of(
+    arm: Arm, task: Task, *, seed: int, cache: str
+) -> AsyncIterator[tuple[RewardFunction, dict[str, Any]]]:
+    """The rewards of an arm, and what makes them: two arms with equal facts give equal rewards. A judge is closed at
+    the end.
 
     All chance in them hangs on the seed, the group and the rollout's place alone: a run that was interrupted gets the
     rewards that it had before.
@@ -41,22 +45,33 @@ async def reward_of(arm: Arm, task: Task, *, seed: int, cache: str) -> AsyncIter
     Raises:
         ConfigError: the judge cannot be had.
     """
+    facts: dict[str, Any] = {"kind": arm.kind, "judge_weight": arm.judge_weight, "flip": arm.flip}
     rewards = Rewards(judge_weight=arm.judge_weight)
     if arm.kind == "judge and rules":
         rewards = replace(task.rules, judge_weight=arm.judge_weight)
-    if arm.kind == "naive order":
-        async with judged_in_order_of_arrival(str(arm.judge), task, rewards) as reward:
-            yield reward
-    elif arm.judge is not None:
-        where = "off" if Spec.parse(arm.judge).kind in _FREE else cache
-        async with judged(arm.judge, task, rewards, orders=arm.orders, cache=where) as (reward, _):
-            yield reward
+    if arm.judge is not None:
+        async with _judged(arm, task, rewards, cache) as (reward, ruler):
+            asked = {"judge": ruler.judge_name, "rubric": ruler.rubric.id, "prompt_version": ruler.prompt_version}
+            yield reward, {**facts, **asked, "orders": arm.orders}
     elif arm.kind == "rules":
-        yield by_rules(task.rules)
+        yield by_rules(task.rules), facts
     elif arm.kind == "truth":
-        yield by_truth()
+        yield by_truth(), facts
     else:
-        yield _by(_value(arm, task), f"{arm.kind}/{seed}")
+        yield _by(_value(arm, task), f"{arm.kind}/{seed}"), facts
+
+
+def _judged(
+    arm: Arm, task: Task, rewards: Rewards, cache: str
+) -> AbstractAsyncContextManager[tuple[RewardFunction, Ruler]]:
+    spec = str(arm.judge)
+    kind = Spec.parse(spec).kind
+    if arm.kind == "naive order":
+        return judged_in_order_of_arrival(spec, task, rewards)
+    if kind == "embedded" and "concurrency=" not in spec:
+        # What is read with it moves a score in its last digits, and groups come in another rhythm each time.
+        spec += f"{'&' if '?' in spec else '?'}concurrency=1"
+    return judged(spec, task, rewards, orders=arm.orders, cache="off" if kind in _FREE else cache)
 
 
 def _value(arm: Arm, task: Task) -> _Value:

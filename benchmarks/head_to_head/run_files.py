@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,8 @@ def read_run(folder: Path, start: Path, seed: int) -> ArmRun:
         tokens.append(tokens[-1] + line["rollouts/tokens"])
     return ArmRun(
         seed=seed,
-        start=_read(start),
-        final=_read(folder / "final.json"),
+        start=_measured(start),
+        final=_measured(folder / "final.json"),
         evaluations=tuple(
             Evaluation(line["step"], tokens[line["step"]], _of_line(line))
             for line in lines
@@ -76,8 +78,32 @@ def _spent(steps: list[dict[str, Any]]) -> Spent:
     )
 
 
-def _read(path: Path) -> Measured:
+def _measured(path: Path) -> Measured:
+    found = read_object(path)
     try:
-        return Measured(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged: {error}; remove it, and it is measured again") from error
+        return Measured(**{name: found[name] for name in Measured.__dataclass_fields__})
+    except KeyError as error:
+        raise ConfigError(f"{path}: damaged: {error} is missing; remove it, and it is measured again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: damaged: {error}; remove it, and it is made again") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: damaged: expected an object, got {found!r:.80}; remove it, and it is made again")
+    return found
+
+
+def write_object(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object; it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, path)

@@ -6,8 +6,7 @@ A run that was stopped goes on where it was; one that came to its end is not don
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -16,18 +15,33 @@ from typing import Any
 from benchmarks.head_to_head.outcomes import Measured
 from benchmarks.head_to_head.plan import Plan
 from benchmarks.head_to_head.rewards import reward_of
+from benchmarks.head_to_head.run_files import read_object, write_object
 from ruler.errors import ConfigError
 from trainer.held_out import HeldOut, measure
 from trainer.policy import Policy
+from trainer.run import weights_digest
 from trainer.tasks.bundled import TaskName, bundled_task
 from trainer.train import train
 
 
 def measure_start(task: TaskName, policy: Path, num_problems: int, seed: int, folder: Path) -> None:
-    """Measures the policy that all arms of a seed start from, and writes it to `start-SEED.json`, if nobody has."""
+    """Measures the policy that all arms of a seed start from, and writes it to `start-SEED.json`, if nobody has.
+
+    Raises:
+        ConfigError: that file is of another policy.
+    """
     path = folder / f"start-{seed}.json"
+    learner = Policy.load(str(policy))
+    weights = weights_digest(learner.model)
     if not path.exists():
-        _write(path, asyncio.run(_measured(Policy.load(str(policy)), task, num_problems, seed)))
+        found = asyncio.run(_measured(learner, task, num_problems, seed))
+        write_object(path, {"weights": weights, **asdict(found)})
+    before = read_object(path).get("weights")
+    if before != weights:
+        raise ConfigError(
+            f"seed {seed}: its warm policy, {policy}, has the weights {weights}; the arms in {folder} began with "
+            f"{before!r}; take another folder"
+        )
 
 
 def run(plan: Plan, policy: Path, folder: Path) -> None:
@@ -39,43 +53,31 @@ def run(plan: Plan, policy: Path, folder: Path) -> None:
         folder: of the run; see `trainer.run`.
 
     Raises:
+        ConfigError: the folder has a run of another reward, or from another policy.
         RulerError: as `trainer.train.train`; the run may be tried again.
     """
-    path = folder / "final.json"
-    facts = {"arm": asdict(plan.arm)}
-    if path.exists():
-        _check_same(folder, plan, facts)
-    else:
-        _write(path, asyncio.run(_run(plan, policy, folder, facts)))
+    asyncio.run(_run(plan, policy, folder))
 
 
-async def _run(plan: Plan, policy: Path, folder: Path, facts: dict[str, Any]) -> Measured:
-    task = bundled_task(plan.task)
+async def _run(plan: Plan, policy: Path, folder: Path) -> None:
+    task, final = bundled_task(plan.task), folder / "final.json"
     learner = Policy.load(str(policy))
-    async with reward_of(plan.arm, task, seed=plan.settings.seed, cache=plan.cache) as reward:
+    async with reward_of(plan.arm, task, seed=plan.settings.seed, cache=plan.cache) as (reward, facts):
+        if final.exists():
+            _check_same(folder, {**facts, "weights": weights_digest(learner.model)})
+            return
         await train(plan.settings, task, learner, reward, folder, facts=facts)
-    return await _measured(learner, plan.task, plan.num_problems, plan.settings.seed)
+    write_object(final, asdict(await _measured(learner, plan.task, plan.num_problems, plan.settings.seed)))
 
 
-def _check_same(folder: Path, plan: Plan, facts: dict[str, Any]) -> None:
-    """Raises ConfigError where the finished run in the folder is another one."""
-    try:
-        found = json.loads((folder / "settings.json").read_bytes())
-        measured = json.loads((folder / "final.json").read_bytes())["num_problems"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"out: {folder}: damaged: {error}; remove it, and it is run again") from error
-    wanted = json.loads(json.dumps({**facts, **asdict(plan.settings)}))
+def _check_same(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the finished run in the folder is another one; its settings are the experiment's."""
+    found = read_object(folder / "settings.json")
     for name, value in wanted.items():
         if found.get(name) != value:
             raise ConfigError(
-                f"{name}: this experiment has {value!r:.200}, the run in {folder} has {found.get(name)!r:.200}; take "
-                "another folder"
+                f"{name}: this run has {value!r}, the one in {folder} has {found.get(name)!r}; take another folder"
             )
-    if measured != plan.num_problems:
-        raise ConfigError(
-            f"num_problems: this experiment has {plan.num_problems}, the run in {folder} {measured}; take another "
-            "folder"
-        )
 
 
 async def _measured(policy: Policy, task: TaskName, num_problems: int, seed: int) -> Measured:
@@ -94,11 +96,3 @@ def _of_held_out(found: HeldOut) -> Measured:
         well_formed=found.well_formed,
         tokens_mean=found.sampled_tokens,
     )
-
-
-def _write(path: Path, measured: Measured) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
-    os.replace(new, path)

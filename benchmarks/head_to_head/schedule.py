@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -18,8 +19,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,7 @@ import torch
 from benchmarks.head_to_head.arms import Arm
 from benchmarks.head_to_head.outcomes import ArmOutcome
 from benchmarks.head_to_head.plan import Plan
-from benchmarks.head_to_head.run_files import read_run
+from benchmarks.head_to_head.run_files import read_object, read_run, write_object
 from ruler.errors import ConfigError, RulerError
 from trainer.tasks.bundled import TaskName, bundled_task
 
@@ -38,8 +40,20 @@ _PARENT_SECONDS = 0.1
 """Between looks whether the process that began this one is still there."""
 
 
+class ProcessKilled(RulerError):
+    """One of the processes has gone, and with it what it was doing."""
+
+    code = "killed"
+
+
 def run_all(
-    plans: Sequence[Plan], seeds: Sequence[int], out: Path, *, processes: int, show: Callable[[str], None]
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    described: Mapping[str, Any],
+    processes: int,
+    show: Callable[[str], None],
 ) -> tuple[ArmOutcome, ...]:
     """Does what has not been done yet, and returns what came of each arm.
 
@@ -50,17 +64,21 @@ def run_all(
         plans: one for each arm, all of one task; the seed in its settings is replaced.
         seeds: of each arm.
         out: the experiment's folder.
+        described: what makes the experiment beside its arms and seeds, to which more may come; plain JSON values. Kept
+            in `experiment.json` before anything is trained, and an experiment with others does not go on here.
         processes: how many work at a time; the numbers do not depend on it.
         show: is given a line of text now and then.
 
     Raises:
         ConfigError: another experiment is in the folder, another process is at work in it, or a judge cannot be had.
+        ProcessKilled: a process has gone, for want of memory perhaps.
     """
-    folders = {(plan.arm.name, seed): _folder(out, plan.arm) / f"seed-{seed}" for plan in plans for seed in seeds}
+    num_runs = len(plans) * len(seeds)
     failures: dict[tuple[str, int], str] = {}
     task, num_problems = plans[0].task, plans[0].num_problems
     began = time.monotonic()
-    with _locked(out), _workers(min(processes, len(folders))) as workers:
+    with _locked(out), _workers(min(processes, num_runs)) as workers:
+        _check_same(out / "experiment.json", described)
         waiting: dict[Future[Any], tuple[Plan | None, int]] = {
             workers.submit(_prepare, task, seed, num_problems, out): (None, seed) for seed in seeds
         }
@@ -72,7 +90,7 @@ def run_all(
                     policy = future.result()
                     for one in plans:
                         seeded = replace(one, settings=replace(one.settings, seed=seed))
-                        folder = folders[one.arm.name, seed]
+                        folder = _folder(out, one.arm, seed)
                         waiting[workers.submit(_run, seeded, policy, folder)] = (one, seed)
                     continue
                 done += 1
@@ -81,27 +99,41 @@ def run_all(
                     failures[plan.arm.name, seed] = failure
                 minutes = (time.monotonic() - began) / 60
                 show(
-                    f"{done} of {len(folders)} runs, {minutes:.1f} min: {plan.arm.name}, seed {seed}"
+                    f"{done} of {num_runs} runs, {minutes:.1f} min: {plan.arm.name}, seed {seed}"
                     f"{f': failed: {failure}' if failure else ''}"
                 )
-    return tuple(
-        ArmOutcome(
-            arm=plan.arm,
-            runs=tuple(
-                read_run(folders[plan.arm.name, seed], out / f"start-{seed}.json", seed)
-                for seed in seeds
-                if (plan.arm.name, seed) not in failures
-            ),
-            failures={seed: failures[plan.arm.name, seed] for seed in seeds if (plan.arm.name, seed) in failures},
-        )
-        for plan in plans
+        return tuple(_outcome(plan.arm, seeds, out, failures) for plan in plans)
+
+
+def _outcome(arm: Arm, seeds: Sequence[int], out: Path, failures: Mapping[tuple[str, int], str]) -> ArmOutcome:
+    return ArmOutcome(
+        arm=arm,
+        runs=tuple(
+            read_run(_folder(out, arm, seed), out / f"start-{seed}.json", seed)
+            for seed in seeds
+            if (arm.name, seed) not in failures
+        ),
+        failures={seed: failures[arm.name, seed] for seed in seeds if (arm.name, seed) in failures},
     )
 
 
-def _folder(out: Path, arm: Arm) -> Path:
-    """Of an arm: readable, and another one for each name, whatever characters it has."""
+def _check_same(path: Path, described: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the folder has another experiment."""
+    if not path.exists():
+        write_object(path, described)
+    found, wanted = read_object(path), json.loads(json.dumps(described))
+    for name in {**found, **wanted}:
+        if found.get(name) != wanted.get(name):
+            raise ConfigError(
+                f"{name}: this experiment has {wanted.get(name)!r}, the one in {path.parent} has {found.get(name)!r}; "
+                "take another folder"
+            )
+
+
+def _folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Of a run: readable, and another one for each name of an arm, whatever characters it has."""
     plain = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower()).strip("-.")[:40]
-    return out / "runs" / f"{plain}-{hashlib.sha256(arm.name.encode()).hexdigest()[:6]}"
+    return out / "runs" / f"{plain}-{hashlib.sha256(arm.name.encode()).hexdigest()[:6]}" / f"seed-{seed}"
 
 
 @contextmanager
@@ -117,6 +149,8 @@ def _locked(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # numpy's, read when it is loaded
     workers = ProcessPoolExecutor(
         processes,
         # Not forked: a process that has used torch cannot be.
@@ -126,6 +160,11 @@ def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     )
     try:
         yield workers
+    except BrokenProcessPool as error:
+        raise ProcessKilled(
+            "a process was killed, for want of memory perhaps: fewer --processes take less; the same command goes on "
+            "with what is missing"
+        ) from error
     finally:
         # All work is done, or is to be given up: whoever is still starting need not be waited for.
         workers.shutdown(wait=False, cancel_futures=True)
@@ -174,7 +213,7 @@ def _run(plan: Plan, policy: Path, folder: Path) -> str | None:
             run(plan, policy, folder)
     except ConfigError:
         raise
-    except (RulerError, OSError) as error:
+    except (RulerError, OSError, RuntimeError, MemoryError) as error:  # torch has no errors of its own
         return " ".join(str(error).split())
     return None
 

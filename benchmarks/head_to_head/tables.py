@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.head_to_head.arms import TRUTH
 from benchmarks.head_to_head.figures import SECTIONS
@@ -11,6 +12,7 @@ from benchmarks.head_to_head.findings import LAST_STEPS, ArmFindings, Findings
 from benchmarks.head_to_head.outcomes import ArmOutcome, Experiment
 from benchmarks.head_to_head.paired import Paired
 from benchmarks.head_to_head.wording import DECIMALS, amount_of, as_share, margin_text, verdict_of
+from benchmarks.number_text import fixed
 from benchmarks.report import Cell, Column, Row, Table, number
 
 
@@ -37,11 +39,11 @@ def all_arms(experiment: Experiment, findings: Findings) -> Table:
         for outcome in experiment.arms
     ]
     caption = (
-        f"Small print is the 95 % interval over seeds. Agreement: of the last {LAST_STEPS} steps, the share of pairs "
-        "of rollouts, one right and one wrong, that the rewards order rightly; chance is 0.5. Alarms: seeds in which "
-        "reward hacking was suspected, of those that came to the end. Seeds needed: so that the interval of the "
-        "difference is no more than 2 points to each side, at the spread that was seen; below, at the most that spread "
-        "may be."
+        "Small print is the 95 % interval over seeds, and below the change from the start that of the worst seed. "
+        f"Agreement: of the last {LAST_STEPS} steps, the share of pairs of rollouts, one right and one wrong, that the "
+        "rewards order rightly; chance is 0.5. Alarms: seeds in which reward hacking was suspected, of those that came "
+        "to the end. Seeds needed: so that the interval of the difference is no more than 2 points to each side, at "
+        "the spread that was seen (to show that arms are equal takes more); below, at the most that spread may be."
     )
     return Table(columns, rows, caption)
 
@@ -75,7 +77,15 @@ def ceilings(experiment: Experiment, findings: Findings) -> list[Table]:
 
 def costs(experiment: Experiment) -> Table:
     """What each arm took, over all of its seeds."""
-    titles = ("questions", "of these from a cache", "judge's tokens", "US dollars", "seconds", "waiting for rewards, %")
+    titles = (
+        "calls and cache hits",
+        "of these hits",
+        "judge's tokens",
+        "US dollars",
+        "seconds",
+        "waiting, %",
+        "groups lost, %",
+    )
     rows = []
     for outcome in experiment.arms:
         spent = [run.spent for run in outcome.runs]
@@ -93,6 +103,9 @@ def costs(experiment: Experiment) -> Table:
             ]
         cells.append(Cell(f"{seconds:,.0f}", value=seconds))
         cells.append(number(100 * stalled / seconds if seconds else None, 1))
+        steps = [step for run in outcome.runs for step in run.steps]
+        lost = sum(step.failed for step in steps)
+        cells.append(number(100 * lost / (len(steps) * experiment.prompts_per_step) if steps else None, 1))
         rows.append(Row(cells, group=SECTIONS[outcome.arm.section]))
     return Table([Column("arm", numeric=False), *map(Column, titles)], rows)
 
@@ -111,7 +124,7 @@ def _cells(outcome: ArmOutcome, found: ArmFindings, margin: float) -> list[Cell 
         number(found.truth_sampled.value, DECIMALS, interval=as_share(found.truth_sampled).interval),
         Cell("–") if is_truth else _less_truth(found.less_truth, margin),
         number(found.truth_greedy.value, 2),
-        number(found.change.mean.value, 2, signed=True),
+        _change(outcome, found),
         number(found.well_formed.value, 2),
         number(found.tokens_mean.value, 1),
         number(found.agreement.value, 2),
@@ -126,6 +139,15 @@ def _less_truth(found: Paired, margin: float) -> Cell:
     # The figures stay in one line, which makes the column wide enough for the words.
     detail = "" if value is None else amount_of(found.mean, signed=True).replace(" ", "\N{NO-BREAK SPACE}")
     return Cell(verdict_of(found, margin_text(margin)), detail, value)
+
+
+def _change(outcome: ArmOutcome, found: ArmFindings) -> Cell:
+    """The mean, and the worst seed: no interval shows that one policy of five has fallen."""
+    mean = number(found.change.mean.value, 2, signed=True)
+    if len(outcome.runs) < 2:
+        return mean
+    worst = min(run.final.truth_sampled - run.start.truth_sampled for run in outcome.runs)
+    return replace(mean, detail=f"worst {fixed(worst, 2, signed=True)}")
 
 
 def _seeds_needed(found: Paired) -> Cell:

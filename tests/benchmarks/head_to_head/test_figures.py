@@ -108,7 +108,7 @@ def test_rewards_are_smoothed_over_the_steps_before_and_never_those_to_come(draw
     figures.rewards_beside_truth(replace(experiment, arms=(truth, judged)), "rewards")
     (beside, reward) = drawn.panels[0]
     assert [one.name for one in (*beside.series, *reward.series)] == [
-        "truth on the same rollouts",
+        "truth",
         "agreement with truth",
         "reward",
     ]

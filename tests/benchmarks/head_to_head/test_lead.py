@@ -83,7 +83,7 @@ def test_the_sweep_claims_what_it_holds() -> None:
         f"At the least noise tried, 0.25 {unit}, a simulated judge is not shown to end equal to truth within 0.02; "
         "from a noise of 0.25 on they are shown to end lower."
     )
-    assert said(4.0, None).endswith("; at the most noise tried, 4, none is shown to end lower.")
+    assert said(4.0, None).endswith("; at the most noise tried, 4, a lower end is not shown.")
     assert said(None, None).startswith("At the least noise tried, 0.25")
 
 

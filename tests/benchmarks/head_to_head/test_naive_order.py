@@ -13,7 +13,7 @@ BIASED = "simulated?quality=truth&slot_bias=0.5&scale=12.5&offset=43.75"
 
 async def test_the_shortest_stands_first_and_the_bias_is_its_gain() -> None:
     texts = ["a" * length for length in (8, 2, 6, 4)]  # all of them wrong
-    async with judged_in_order_of_arrival(BIASED, arithmetic(), Rewards()) as reward:
+    async with judged_in_order_of_arrival(BIASED, arithmetic(), Rewards()) as (reward, _):
         (found,) = await reward([sampled(*texts)])
     by_length = sorted(found.rewards.rollouts, key=lambda one: len(texts[int(one.id)]))
     scores = [one.reward for one in by_length]
@@ -31,7 +31,7 @@ async def test_seeded_orders_tell_nothing_of_length() -> None:
 
 
 async def test_truth_still_counts_and_equal_rollouts_are_shown_once() -> None:
-    async with judged_in_order_of_arrival(BIASED.replace("0.5", "0.1"), arithmetic(), Rewards()) as reward:
+    async with judged_in_order_of_arrival(BIASED.replace("0.5", "0.1"), arithmetic(), Rewards()) as (reward, _):
         (found,) = await reward([sampled(RIGHT, WRONG, BARE, RIGHT)])
     right, wrong, bare, again = found.rewards.rewards
     assert right == again
@@ -44,7 +44,7 @@ async def test_truth_still_counts_and_equal_rollouts_are_shown_once() -> None:
 
 
 async def test_nothing_is_asked_of_rollouts_that_read_the_same() -> None:
-    async with judged_in_order_of_arrival(BIASED, arithmetic(), Rewards()) as reward:
+    async with judged_in_order_of_arrival(BIASED, arithmetic(), Rewards()) as (reward, _):
         (found,) = await reward([sampled(BARE, BARE)])
     assert (found.rewards.status, found.failure) == ("tied", None)
     assert found.result is not None
@@ -54,6 +54,6 @@ async def test_nothing_is_asked_of_rollouts_that_read_the_same() -> None:
 @pytest.mark.parametrize("length", [1, 12])
 async def test_groups_of_any_size(length: int) -> None:
     texts = [f"{number}" * (number + 1) for number in range(length)]
-    async with judged_in_order_of_arrival(BIASED, arithmetic(), Rewards()) as reward:
+    async with judged_in_order_of_arrival(BIASED, arithmetic(), Rewards()) as (reward, _):
         (found,) = await reward([sampled(*texts)])
     assert found.failure is None

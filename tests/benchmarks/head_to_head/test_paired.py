@@ -37,7 +37,7 @@ def test_the_interval_is_scipys(values: list[float]) -> None:
     error = stdev(values) / math.sqrt(len(values))
     assert interval is not None
     if error == 0:
-        assert interval == (values[0], values[0])
+        assert interval == pytest.approx((values[0], values[0]))
     else:
         expected = stats.t.interval(0.95, len(values) - 1, loc=sum(values) / len(values), scale=error)
         assert interval == pytest.approx(expected, abs=1e-9)

@@ -38,7 +38,7 @@ def sampled(*texts: str, id: str = "step-1.0") -> SampledGroup:
 
 
 async def rewards(arm: Arm, groups: Sequence[SampledGroup], *, seed: int = 0) -> list[tuple[float | None, ...]]:
-    async with reward_of(arm, arithmetic(), seed=seed, cache="off") as reward:
+    async with reward_of(arm, arithmetic(), seed=seed, cache="off") as (reward, _):
         found = await reward(groups)
     assert all(one.failure is None for one in found)
     return [one.rewards.rewards for one in found]
@@ -59,7 +59,7 @@ async def test_the_embedded_judge_in_one_order_in_two_and_with_rules() -> None:
     group = sampled(RIGHT, WRONG, BARE)
     ((right, wrong, bare),) = await rewards(ARMS["embedded"], [group])
     assert right > wrong > bare  # type: ignore[operator]
-    async with reward_of(ARMS["embedded, two orders"], arithmetic(), seed=0, cache="off") as reward:
+    async with reward_of(ARMS["embedded, two orders"], arithmetic(), seed=0, cache="off") as (reward, _):
         (twice,) = await reward([group])
     assert twice.result is not None
     assert twice.result.usage.calls == 2
@@ -72,7 +72,7 @@ async def test_a_simulated_judge_is_worth_as_much_as_truth() -> None:
     exact = replace(ARMS["noise 0.25"], judge=str(ARMS["noise 0.25"].judge).replace("noise=0.25", "noise=0"))
     ((right, wrong, bare),) = await rewards(exact, [sampled(RIGHT, WRONG, BARE)])
     assert wrong == bare
-    assert right - wrong == pytest.approx(1, abs=0.1)  # type: ignore[operator]  # scores are whole points
+    assert right - wrong == pytest.approx(1)  # type: ignore[operator]
 
 
 async def test_chance_hangs_on_seed_group_and_place_alone() -> None:
@@ -106,3 +106,23 @@ async def test_a_judge_that_cannot_be_had() -> None:
     with pytest.raises(ConfigError, match="embedded:/nowhere"):
         async with reward_of(replace(ARMS["embedded"], judge="embedded:/nowhere"), arithmetic(), seed=0, cache="off"):
             pass
+
+
+async def test_facts_tell_rewards_apart_and_nothing_else() -> None:
+    facts = []
+    for arm in [*ARMS.values(), replace(ARMS["rules"], name="other", says="Other words.", section="noise")]:
+        async with reward_of(arm, arithmetic(), seed=0, cache="off") as (_, found):
+            facts.append(found)
+    assert facts[-1] == facts[list(ARMS).index("rules")]
+    assert all(one not in facts[:place] for place, one in enumerate(facts[:-1]))
+    embedded = facts[list(ARMS).index("embedded")]
+    assert embedded["rubric"] == arithmetic().rubric.id
+    assert embedded["judge"].startswith("embedded:arithmetic@")  # with a digest of its weights
+
+
+@pytest.mark.slow
+async def test_the_embedded_judge_says_the_same_whatever_is_asked_at_the_same_time() -> None:
+    groups = [sampled(RIGHT, f"{BARE}{number}", WRONG * (number % 3), id=str(number)) for number in range(24)]
+    together = await rewards(ARMS["embedded"], groups)
+    alone = [(await rewards(ARMS["embedded"], [group]))[0] for group in groups]
+    assert together == alone

@@ -22,7 +22,7 @@ from trainer.warm_up import _digest  # noqa: E402
 pytestmark = pytest.mark.slow
 
 SMALL = ("--prompts-per-step", "2", "--group-size", "4", "--problems", "24", "--processes", "2")
-ARMS = ("--arms", "random", "shorter", "noise 4", "slot bias, order of arrival")
+ARMS = ("--arms", "random", "shorter", "noise 4", "embedded")
 """What an untrained policy learns something from."""
 
 
@@ -59,7 +59,7 @@ def lines(out: Path) -> int:
 @pytest.mark.usefixtures("cold")
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path: Path) -> None:
     options = (*ARMS, "--seeds", "2", "--steps", "14")
-    run(tmp_path / "whole", *options)
+    run(tmp_path / "whole", *options, "--processes", "1")  # the numbers do not depend on it
     whole = (tmp_path / "whole" / "results.json").read_bytes()
 
     for at_least in (4, 60, 150):
@@ -78,7 +78,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path: Path) -> 
     assert (tmp_path / "killed" / "results.json").read_bytes() == whole
     assert "10 of 10 runs" in said
     found = read(tmp_path / "whole" / "results.json")
-    assert list(found["arms"]) == ["truth", "noise 4", "random", "shorter", "slot bias, order of arrival"]
+    assert list(found["arms"]) == ["truth", "embedded", "noise 4", "random", "shorter"]
     for arm in found["arms"].values():
         assert [run["seed"] for run in arm["runs"]] == [0, 1]
         assert all(len(run["steps"]) == 14 for run in arm["runs"])
@@ -108,15 +108,50 @@ def test_what_is_done_is_not_done_again_and_another_experiment_is_refused(tmp_pa
     run(out, "--arms", "random", "--seeds", "2", "--steps", "2")  # seeds, too
     assert final.stat().st_mtime_ns == before
 
-    said = run(out, "--arms", "random", "--seeds", "1", "--steps", "3", status=2)
-    assert "error: steps: this experiment has 3, the run in" in said
-    said = run(out, "--arms", "random", *options, "--problems", "25", status=2)
-    assert "problems: this experiment has 25, the run in" in said
-    assert said.count("\n") < 5, said
+    for change, said in (
+        (("--steps", "3"), "steps: this experiment has 3, the one in"),
+        (("--problems", "25"), "held_out_problems: this experiment has 25, the one in"),
+        (("--margin", "0.05"), "margin: this experiment has 0.05, the one in"),
+        (("--task", "inbox"), "task: this experiment has 'inbox', the one in"),
+    ):
+        found = run(out, "--arms", "random", *options, *change, status=2)
+        assert said in found
+        assert found.count("\n") == 1, found
 
     final.write_text("{")
-    said = run(out, "--arms", "random", *options, status=2)
-    assert f"error: out: {final.parent}: damaged" in said
+    assert f"error: {final}: damaged" in run(out, "--arms", "random", *options, status=2)
+
+
+@pytest.mark.usefixtures("cold")
+def test_arms_do_not_begin_with_another_policy_than_those_before_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--seeds", "1", "--steps", "2")
+    run(out, "--arms", "random", *options)
+    (place,) = (platformdirs.user_cache_path("ruler") / "policies").glob("arithmetic-0-*")
+    tiny = arithmetic().tiny
+    assert tiny
+    Policy(*make_tiny_policy(tiny, seed=7)).save(place)
+    said = run(out, "--arms", "random", "shorter", *options, status=2)
+    assert said.startswith("error: seed 0: its warm policy")
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_process_that_is_killed_ends_it_in_one_line_and_what_is_done_stays(tmp_path: Path) -> None:
+    options = ("--arms", "random", "--seeds", "2", "--steps", "60")
+    running = subprocess.Popen(
+        command(tmp_path, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 100
+    while lines(tmp_path) < 5 and time.monotonic() < until:
+        time.sleep(0.05)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    workers = [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert said.splitlines()[-1].startswith("error: a process was killed, for want of memory perhaps")
+    assert "Traceback" not in said
+    assert "4 of 4 runs" in run(tmp_path, *options)
 
 
 @pytest.mark.usefixtures("cold")
@@ -160,6 +195,7 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
         (("--group-size", "1"), "group_size: expected a whole number of at least 2, got 1"),
         (("--prompts-per-step", "0"), "prompts_per_step: expected a whole number of at least 1, got 0"),
         (("--arms", "coin"), "arms: no arm is called 'coin'"),
+        (("--judge", "openai/m?api_key=sk-1", "--arms", "rules"), "api_key"),
         (("--judge", "embedded:/nowhere"), "embedded:/nowhere"),
     ],
 )
@@ -170,6 +206,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
     assert said in found
     assert found.startswith("error: ")
     assert found.count("\n") == 1
+    assert "sk-1" not in found
     assert not (tmp_path / "out").exists()
 
 

@@ -54,13 +54,15 @@ def test_an_arm_has_the_figures_that_were_found() -> None:
         num_alarmed=2,
     )
     table = all_arms(EXPERIMENT, replace(findings, arms={**findings.arms, "embedded": one}))
+    runs = next(outcome.runs for outcome in EXPERIMENT.arms if outcome.arm.name == "embedded")
+    worst = f"{min(run.final.truth_sampled - run.start.truth_sampled for run in runs):+.2f}"
     # A share ends at 1, and so does its interval.
     assert {name: (cell.text, cell.detail.replace(NBSP, " ")) for name, cell in cells(table, "embedded").items()} == {
         "arm": ("embedded", ""),
         "truth, sampled": ("0.919", "0.875 to 1.000"),
         "less that of the truth arm": (f"no difference shown (±{NBSP}0.041)", "−0.012 (−0.053 to +0.029)"),
         "truth, greedy": ("0.97", ""),
-        "change from start": ("−0.31", ""),
+        "change from start": ("−0.31", f"worst {worst}"),
         "format share": ("0.50", ""),
         "tokens": ("25.0", ""),
         "agreement": ("–", ""),
@@ -117,15 +119,19 @@ def test_costs_are_sums_over_seeds_and_a_price_that_is_not_known_is_not_zero() -
     # 16 questions in each of 20 steps, a tenth of them from the cache; 24 and 25 seconds, of which 2 each in waiting.
     assert {name: cell.text for name, cell in row.items()} == {
         "arm": "embedded",
-        "questions": "640",
-        "of these from a cache": "64",
+        "calls and cache hits": "640",
+        "of these hits": "64",
         "judge's tokens": "576,000",
         "US dollars": "1.25",
         "seconds": "49",
-        "waiting for rewards, %": "8.2",
+        "waiting, %": "8.2",
+        "groups lost, %": "0.0",
     }
     assert cells(costs(spending(experiment, "embedded", 0.5, None)), "embedded")["US dollars"].text == "unknown"
-    assert [cells(costs(experiment), "random")[name].text for name in ("questions", "US dollars")] == ["–", "–"]
+    assert [cells(costs(experiment), "random")[name].text for name in ("calls and cache hits", "US dollars")] == [
+        "–",
+        "–",
+    ]
 
 
 def test_each_arm_says_what_it_is_rewarded_for() -> None:
