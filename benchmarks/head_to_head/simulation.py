@@ -33,8 +33,8 @@ FALLS = 0.2
 """How often one does."""
 _TOKENS = 264_000
 """Of a run: 80 steps of 128 rollouts with 26 tokens, about."""
-_MEASUREMENTS = 16
-_PROBLEMS = 500
+_MEASUREMENTS = 10
+_PROBLEMS = 400
 
 _Array: TypeAlias = NDArray[np.float64]
 Grow: TypeAlias = Callable[[_Array, float, float, float, float], _Array]

@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from benchmarks.head_to_head.__main__ import main  # noqa: E402
 from trainer.policy import Policy  # noqa: E402
 from trainer.tasks.arithmetic import arithmetic  # noqa: E402
 from trainer.tiny import make_tiny_policy  # noqa: E402
@@ -22,7 +23,7 @@ from trainer.warm_up import _digest  # noqa: E402
 pytestmark = pytest.mark.slow
 
 SMALL = ("--prompts-per-step", "2", "--group-size", "4", "--problems", "24", "--processes", "2")
-ARMS = ("--arms", "random", "shorter", "noise 4", "embedded")
+ARMS = ("--arms", "random", "shorter", "embedded")
 """What an untrained policy learns something from."""
 
 
@@ -62,7 +63,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path: Path) -> 
     run(tmp_path / "whole", *options, "--processes", "1")  # the numbers do not depend on it
     whole = (tmp_path / "whole" / "results.json").read_bytes()
 
-    for at_least in (4, 60, 150):
+    for at_least in (4, 60, 120):
         running = subprocess.Popen(
             command(tmp_path / "killed", *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -76,9 +77,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path: Path) -> 
     said = run(tmp_path / "killed", *options)
 
     assert (tmp_path / "killed" / "results.json").read_bytes() == whole
-    assert "10 of 10 runs" in said
+    assert "8 of 8 runs" in said
     found = read(tmp_path / "whole" / "results.json")
-    assert list(found["arms"]) == ["truth", "embedded", "noise 4", "random", "shorter"]
+    assert list(found["arms"]) == ["truth", "embedded", "random", "shorter"]
     for arm in found["arms"].values():
         assert [run["seed"] for run in arm["runs"]] == [0, 1]
         assert all(len(run["steps"]) == 14 for run in arm["runs"])
@@ -90,7 +91,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(tmp_path: Path) -> 
     assert lengths["final"]["tokens_mean"] < lengths["start"]["tokens_mean"]
 
     spent = read(tmp_path / "killed" / "spent.json")
-    assert spent["noise 4"]["0"]["calls"] > 0
+    assert spent["embedded"]["0"]["calls"] > 0
     assert spent["truth"]["1"]["calls"] == 0
     assert {"report.html", "report.md", "figures", "results.json"} <= {p.name for p in (tmp_path / "killed").iterdir()}
 
@@ -200,18 +201,29 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(
-    options: tuple[str, ...], said: str, tmp_path: Path
+    options: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = run(tmp_path / "out", *options, status=2)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", command(out, *options)[2:])
+    assert main() == 2
+    found = capsys.readouterr().err
     assert said in found
     assert found.startswith("error: ")
     assert found.count("\n") == 1
     assert "sk-1" not in found
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
 
 
-def test_the_arms_are_listed(tmp_path: Path) -> None:
-    found = run(tmp_path / "out", "--task", "inbox", "--list")
+def test_the_arms_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", command(tmp_path / "out", "--task", "inbox", "--list")[2:])
+    assert main() == 0
+    found = capsys.readouterr().out
     assert found.splitlines()[0] == f"{'truth':32}  The truth that the task knows: 1 for a right answer."
     assert "embedded" not in found
     assert not (tmp_path / "out").exists()
