@@ -5,8 +5,8 @@
 
 `paired`: coverage of the interval of a difference, how often arms that differ by the margin are called equal, and how
 often equal ones are. `ceiling`: how often a ceiling is reported, how often its interval is wrong, and both for curves
-that have no ceiling within reach. The curves are like those of the tiny policies: they start at 0.43, are measured 16
-times on 500 problems, and seeds differ in where they start, in how fast they rise, and in where they end.
+that have no ceiling within reach. The curves are like those of the tiny policies: they start at 0.43, are measured 10
+times on 400 problems, and seeds differ in where they start, in how fast they rise, and in where they end.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def curves(shape: Shape, num_seeds: int, *, seed: int) -> list[Curve]:
     """The curves of one experiment.
 
     Seeds differ in their start (standard deviation 0.03), in their level, in where they turn (20 %), and in how many
-    tokens a step takes (3 %). A point has the noise of 500 problems, and 0.01 of its own, for policies that are not the
+    tokens a step takes (3 %). A point has the noise of 400 problems, and 0.01 of its own, for policies that are not the
     same from one step to the next.
     """
     rng = _generator(f"curves {shape.name} {num_seeds} {seed}")

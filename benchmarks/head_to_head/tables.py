@@ -147,7 +147,7 @@ def _change(outcome: ArmOutcome, found: ArmFindings) -> Cell:
     if len(outcome.runs) < 2:
         return mean
     worst = min(run.final.truth_sampled - run.start.truth_sampled for run in outcome.runs)
-    return replace(mean, detail=f"worst {fixed(worst, 2, signed=True)}")
+    return replace(mean, detail=fixed(worst, 2, signed=True))
 
 
 def _seeds_needed(found: Paired) -> Cell:

@@ -62,7 +62,7 @@ def test_an_arm_has_the_figures_that_were_found() -> None:
         "truth, sampled": ("0.919", "0.875 to 1.000"),
         "less that of the truth arm": (f"no difference shown (±{NBSP}0.041)", "−0.012 (−0.053 to +0.029)"),
         "truth, greedy": ("0.97", ""),
-        "change from start": ("−0.31", f"worst {worst}"),
+        "change from start": ("−0.31", worst),
         "format share": ("0.50", ""),
         "tokens": ("25.0", ""),
         "agreement": ("–", ""),
