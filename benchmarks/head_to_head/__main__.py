@@ -22,14 +22,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.head_to_head.arms import DEFAULT_JUDGES, Arm, arms_of, chosen
-from benchmarks.head_to_head.findings import find
+from benchmarks.head_to_head.arms import DEFAULT_JUDGES, TRUTH, Arm, arms_of, chosen
+from benchmarks.head_to_head.findings import ArmFindings, find
 from benchmarks.head_to_head.outcomes import Experiment
 from benchmarks.head_to_head.plan import Plan
 from benchmarks.head_to_head.report import report_of
 from benchmarks.head_to_head.results import results, spent
 from benchmarks.head_to_head.run_files import write_object
 from benchmarks.head_to_head.schedule import run_all
+from benchmarks.head_to_head.wording import amount_of, as_share, verdict_of
 from benchmarks.report import write
 from ruler.cli.command import run_command
 from ruler.config import load_judges, read_settings
@@ -115,8 +116,9 @@ def _main(options: argparse.Namespace) -> int:
     report = report_of(experiment, findings, _facts(options, experiment))
     write(report, results(experiment, findings), options.out)
     write_object(options.out / "spent.json", spent(experiment))
-    print(report.lead)
-    print(f"{options.out / 'report.html'}")
+    for name, found in findings.arms.items():
+        print(_line(name, found, options.margin))
+    print(f"\n{report.lead}\n\n{options.out / 'report.html'}")
     return int(any(outcome.failures for outcome in outcomes))
 
 
@@ -155,6 +157,16 @@ def _facts(options: argparse.Namespace, experiment: Experiment) -> list[tuple[st
             f"Python {platform.python_version()}, torch {version('torch')}, transformers {version('transformers')}",
         ),
     ]
+
+
+def _line(name: str, found: ArmFindings, margin: float) -> str:
+    """Final truth, its difference to that of the truth arm, and how many seeds would show two points."""
+    line = f"{name:32}  {amount_of(as_share(found.truth_sampled)):24}"
+    if name == TRUTH or found.truth_sampled.value is None:
+        return line.rstrip()
+    less = found.less_truth
+    line += f"  {amount_of(less.mean, signed=True)}, {verdict_of(less, f'{margin:g}')}"
+    return line if less.seeds_needed is None else f"{line}; two points take {less.seeds_needed:,} seeds"
 
 
 def _say(line: str) -> None:
