@@ -95,6 +95,14 @@ def test_lengths_have_one_scale_from_zero(drawn: Drawn) -> None:
     assert random.limits[0] == 0 < 26 < random.limits[1]
 
 
+def test_form_stands_beside_that_of_the_truth_arm(drawn: Drawn) -> None:
+    figures.form_over_steps(experiment_of("rules"), "rewards", columns=3)
+    truth, rules = drawn.panels[0]
+    assert (truth.title, truth.beside, rules.title, rules.note) == ("truth", None, "rules", "ends at 0.99")
+    assert rules.beside is not None
+    assert rules.beside.points == truth.series[0].points
+
+
 def with_rewards(run: ArmRun, rewards: Sequence[float | None]) -> ArmRun:
     steps = [replace(step, reward=reward) for step, reward in zip(run.steps, rewards, strict=True)]
     return replace(run, steps=tuple(steps))

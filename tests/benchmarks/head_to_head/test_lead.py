@@ -70,6 +70,17 @@ def test_equal_is_said_of_those_shown_equal_and_of_no_others(verdicts: dict[str,
         assert ("equal" in cell.text) == (verdict == "equal")
 
 
+def test_what_rests_on_the_seeds_that_did_not_fail_says_so() -> None:
+    experiment = made_up(
+        arms=chosen(ARMS, ["rules"]),
+        steps=20,
+        courses={"rules": Course(0.93, spread=0.0), "truth": Course(0.93, spread=0.0)},
+        failures={("rules", 1): "NaN", ("rules", 4): "NaN"},
+    )
+    said = beside_truth(["rules"], found(experiment))
+    assert said == "Equal to truth within 0.02: “rules” (by the 3 seeds that did not fail)."
+
+
 def test_the_sweep_claims_what_it_holds() -> None:
     def said(last_equal: float | None, first_lower: float | None) -> str:
         return noise_sentence(Sweep(last_equal, first_lower), NOISES, 0.02)

@@ -71,6 +71,7 @@ def test_everything_is_on_the_page(whole: Report) -> None:
     assert [figure.name for figure in figures(whole)] == [
         "less-truth",
         "truth-rewards",
+        "form-rewards",
         "hacking-rewards",
         "noise-sweep",
         "truth-noise",
@@ -116,6 +117,8 @@ def test_what_falls_is_named_with_the_likely_reason_and_what_does_not_is_not(who
         "lead down."
     )
     assert said[4].endswith("): nothing in that reward asks for right answers.")
+    noisy = report(made_up(arms=chosen(ARMS, ["noise 4"]), steps=20))
+    assert "so much noise leaves little of truth in the reward" in text_of(noisy, "What falls")
     few = report(made_up(arms=chosen(ARMS, ["random"]), seeds=1, steps=20))
     assert text_of(few, "Controls, and what falls").split("\n\n")[1].startswith("“random” is not shown to fall: −0.")
 
