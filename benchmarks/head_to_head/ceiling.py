@@ -11,18 +11,18 @@ widened by sqrt(n / (n - 1)) and multiplied by the quantile of Student's t with 
 on a logarithmic scale. From three seeds it may be small by luck, and lucky ones are just what would be reported. So no
 interval is narrower than the scatter of the points around the curves of their own seeds makes it.
 
-What `python -m benchmarks.head_to_head.simulation ceiling` measures, with 3 and 5 seeds, 10 points of 400 problems each as
-the benchmark has them, 100 experiments for each figure:
+What `python -m benchmarks.head_to_head.simulation ceiling` measures, with 3 and 5 seeds, 10 points of 400 problems each
+as the benchmark has them, 100 experiments for each figure:
 
-- Half of the way done after 3 to 8 % of the run, a ceiling of 0.95: reported in 36 and 75 % of the experiments, and wrong
-  (the interval does not hold the ceiling) in none. After 10 to 20 %: reported in 13 and 38 %, wrong in 4 and 5 %; a
-  ceiling of 0.98: 19 and 50 %, 0 and 5 %; of 0.70: 10 and 21 %, 1 and 2 %.
+- Half of the way done after 3 to 8 % of the run, a ceiling of 0.95: reported in 36 and 75 % of the experiments, and
+  wrong (the interval does not hold the ceiling) in none. After 10 to 20 %: reported in 13 and 38 %, wrong in 4 and 5 %;
+  a ceiling of 0.98: 19 and 50 %, 0 and 5 %; of 0.70: 10 and 21 %, 1 and 2 %.
 - After 25 to 40 %: reported in 2 and 6 %, wrong in 1 and 2 %: the few that are reported are often wrong.
 - After 70 % or more of the run, and logarithms: none is reported.
 
 With 16 points of 500 problems, straight lines and falling arms are never reported, flat ones in at most 0.5 %. Power
-laws, which bend and go on to 1, are reported in 2 to 6 and 16 %; all but 0.5 % of the experiments hold the value at four
-times the run. A ceiling is what the formula says, not what is reached in the end.
+laws, which bend and go on to 1, are reported in 2 to 6 and 16 %; all but 0.5 % of the experiments hold the value at
+four times the run. A ceiling is what the formula says, not what is reached in the end.
 """
 
 from __future__ import annotations
