@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -30,7 +29,7 @@ from benchmarks.plot_frame import (
     span,
     write,
 )
-from benchmarks.plot_series import Point, Series
+from benchmarks.plot_series import Point, Series, unbroken
 from benchmarks.plot_svg import INK, MUTED, RULE
 
 _LEFT, _GAP = 34.0, 14.0
@@ -120,7 +119,7 @@ def _draw_panel(axes: Any, panel: Panel, names: Sequence[str]) -> None:
             0.5, 0.5, "no values", ha="center", va="center", fontsize=SMALL, color=MUTED, transform=axes.transAxes
         )
     if panel.beside:
-        for run in _runs(panel.beside):
+        for run in unbroken(panel.beside):
             axes.plot(
                 [point.x for point in run],
                 [point.y for point in run],
@@ -129,15 +128,9 @@ def _draw_panel(axes: Any, panel: Panel, names: Sequence[str]) -> None:
                 linestyle=(0, (4, 3)),
             )
     for series in panel.series:
-        for run in _runs(series):
+        for run in unbroken(series):
             _draw_run(axes, names.index(series.name), run)
     axes.axhline(axes.get_ylim()[0], color=INK, linewidth=0.8)
-
-
-def _runs(series: Series) -> list[list[Point]]:
-    """Its points in order of x, parted where one has no value."""
-    points = sorted(series.points, key=lambda point: point.x)
-    return [list(run) for has_value, run in groupby(points, key=lambda point: point.y is not None) if has_value]
 
 
 def _draw_run(axes: Any, place: int, points: Sequence[Point]) -> None:

@@ -93,11 +93,15 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, references: S
     if axes is None:
         return figure
     for place, one in enumerate(series):
-        points = sorted(one.points, key=lambda point: point.x)
-        for has_value, run in groupby(points, key=lambda point: point.y is not None):
-            if has_value:
-                _draw_line(axes, place, list(run))
+        for run in unbroken(one):
+            _draw_line(axes, place, run)
     return figure
+
+
+def unbroken(series: Series) -> list[list[Point]]:
+    """Its points in order of x, parted where one has no value."""
+    points = sorted(series.points, key=lambda point: point.x)
+    return [list(run) for has_value, run in groupby(points, key=lambda point: point.y is not None) if has_value]
 
 
 @drawn

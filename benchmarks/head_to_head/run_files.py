@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,18 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: damaged: expected an object, got {found!r:.80}; remove it, and it is made again")
     return found
+
+
+def require_same(
+    what: str, folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, names: Iterable[str]
+) -> None:
+    """Raises ConfigError where one of the names has another value in what is found in the folder."""
+    for name in names:
+        if found.get(name) != wanted.get(name):
+            raise ConfigError(
+                f"{name}: this {what} has {wanted.get(name)!r}, the one in {folder} has {found.get(name)!r}; take "
+                "another folder"
+            )
 
 
 def write_object(path: Path, value: Mapping[str, Any]) -> None:

@@ -6,16 +6,14 @@ A run that was stopped goes on where it was; one that came to its end is not don
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from benchmarks.head_to_head.outcomes import Measured
 from benchmarks.head_to_head.plan import Plan
 from benchmarks.head_to_head.rewards import reward_of
-from benchmarks.head_to_head.run_files import read_object, write_object
+from benchmarks.head_to_head.run_files import read_object, require_same, write_object
 from ruler.errors import ConfigError
 from trainer.held_out import HeldOut, measure
 from trainer.policy import Policy
@@ -64,20 +62,11 @@ async def _run(plan: Plan, policy: Path, folder: Path) -> None:
     learner = Policy.load(str(policy))
     async with reward_of(plan.arm, task, seed=plan.settings.seed, cache=plan.cache) as (reward, facts):
         if final.exists():
-            _check_same(folder, {**facts, "weights": weights_digest(learner.model)})
+            wanted = {**facts, "weights": weights_digest(learner.model)}  # the rest is the experiment's
+            require_same("run", folder, read_object(folder / "settings.json"), wanted, names=wanted)
             return
         await train(plan.settings, task, learner, reward, folder, facts=facts)
     write_object(final, asdict(await _measured(learner, plan.task, plan.num_problems, plan.settings.seed)))
-
-
-def _check_same(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the finished run in the folder is another one; its settings are the experiment's."""
-    found = read_object(folder / "settings.json")
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise ConfigError(
-                f"{name}: this run has {value!r}, the one in {folder} has {found.get(name)!r}; take another folder"
-            )
 
 
 async def _measured(policy: Policy, task: TaskName, num_problems: int, seed: int) -> Measured:

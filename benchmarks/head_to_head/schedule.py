@@ -32,7 +32,7 @@ import torch
 from benchmarks.head_to_head.arms import Arm
 from benchmarks.head_to_head.outcomes import ArmOutcome
 from benchmarks.head_to_head.plan import Plan
-from benchmarks.head_to_head.run_files import read_object, read_run, write_object
+from benchmarks.head_to_head.run_files import read_object, read_run, require_same, write_object
 from ruler.errors import ConfigError, RulerError
 from trainer.tasks.bundled import TaskName, bundled_task
 
@@ -122,12 +122,7 @@ def _check_same(path: Path, described: Mapping[str, Any]) -> None:
     if not path.exists():
         write_object(path, described)
     found, wanted = read_object(path), json.loads(json.dumps(described))
-    for name in {**found, **wanted}:
-        if found.get(name) != wanted.get(name):
-            raise ConfigError(
-                f"{name}: this experiment has {wanted.get(name)!r}, the one in {path.parent} has {found.get(name)!r}; "
-                "take another folder"
-            )
+    require_same("experiment", path.parent, found, wanted, names={**found, **wanted})
 
 
 def _folder(out: Path, arm: Arm, seed: int) -> Path:
