@@ -120,7 +120,10 @@ class Fits:
         """What the same standard errors would be if seeds did not differ but for the scatter around their own curves,
         and the degrees of freedom that it has; `fit`: of all seeds.
         """
-        alone = [self.of(times).squares * size for times, size in zip(np.eye(self.num_seeds), self.sizes, strict=True)]
+        alone = [
+            self.of(times).squares * size
+            for times, size in zip(np.eye(self.num_seeds).tolist(), self.sizes, strict=True)
+        ]
         degrees = int(self.sizes.sum()) - 3 * self.num_seeds
         bread = np.linalg.pinv(fit.slopes.T @ fit.slopes)
         weighted = fit.slopes / np.sqrt(self.sizes[self._seeds])[:, None]
