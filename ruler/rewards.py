@@ -216,6 +216,53 @@ class Rewards:
                 f"judge_weight: is {self.judge_weight!r}, but group {group.id!r} has no result; 0.0 is rules alone"
             )
         scores = {} if result is None else _scores(group, result)
+        rollouts = self._combined(group, scores, failed=isinstance(result, FailedGroup))
+        return GroupRewards(group.id, "unjudged" if result is None else result.status, rollouts)
+
+    def settle(self, group: Group, result: ScoredGroup | FailedGroup | None) -> tuple[GroupRewards, str | None]:
+        """As `combine`, for code that goes on with other groups: one on which a rule raises has failed, too.
+
+        Returns:
+            The rewards, and why there are none, as `reason: message`; None where there are.
+
+        Raises:
+            ConfigError: as `combine`.
+        """
+        try:
+            rewards = self.combine(group, result)
+        except GroupError as error:
+            nothing = tuple(RolloutReward(rollout.id, None) for rollout in group.rollouts)
+            return GroupRewards(group.id, "failed", nothing), f"{error.code}: {error}"
+        if None not in rewards.rewards:
+            return rewards, None
+        assert isinstance(result, FailedGroup), "nothing else takes rewards away"
+        return rewards, f"{result.reason}: {result.message}"
+
+    def combine_one(self, group: Group, score: float | None) -> RolloutReward:
+        """The reward of one rollout that was judged with siblings which are elsewhere, as `Client.join` does it.
+
+        Args:
+            group: of this rollout alone, with its task and reference. That is all that rules can look at.
+            score: the judge's, in [0, 1]; None: the group is tied, and the judge adds nothing.
+
+        Raises:
+            ConfigError: `judge_breaks_ties`, which takes the rules of the siblings.
+            GroupError: more than one rollout, no usable score, or a rule failed.
+        """
+        if self.judge_breaks_ties:
+            raise ConfigError("judge_breaks_ties: the siblings of a rollout that comes by itself are not known here")
+        if len(group.rollouts) != 1:
+            raise GroupError(f"group {group.id!r}: rollouts: expected one, got {len(group.rollouts)}")
+        [rollout] = group.rollouts
+        if score is not None and not 0 <= score <= 1:
+            raise GroupError(
+                f"group {group.id!r}: rollout {rollout.id!r}: score: expected one in [0, 1], got {score!r}"
+            )
+        return self._combined(group, {rollout.id: score})[0]
+
+    def _combined(
+        self, group: Group, scores: Mapping[str, float | None], *, failed: bool = False
+    ) -> tuple[RolloutReward, ...]:
         values = [{rule.name: rule.value(rollout, group) for rule in self.rules} for rollout in group.rollouts]
         stopped = [self._stopped_by(of_rollout) for of_rollout in values]
         # + 0.0: a penalty that was not incurred is 0.0 and not -0.0.
@@ -226,7 +273,7 @@ class Rewards:
         weights = self._judge_weights(
             [None if gate else math.fsum(p.values()) for p, gate in zip(parts, stopped, strict=True)]
         )
-        failed = isinstance(result, FailedGroup) and any(weights)
+        failed = failed and any(weights)
         rollouts = []
         for place, rollout in enumerate(group.rollouts):
             score, gate = scores.get(rollout.id), stopped[place]
@@ -243,7 +290,7 @@ class Rewards:
                     parts=parts[place],
                 )
             )
-        return GroupRewards(group.id, "unjudged" if result is None else result.status, tuple(rollouts))
+        return tuple(rollouts)
 
     def _stopped_by(self, values: Mapping[str, float]) -> Gate | None:
         return next((gate for gate in self.gates if values[gate.rule] < gate.at_least), None)

@@ -68,6 +68,9 @@ class JudgeCall:
 class Ruler:
     """Scores groups of rollouts with one rubric and one judge, or several. Safe for concurrent use.
 
+    It pickles when its judges do. A SPEC does: where it is read again the environment counts that is there, with its
+    keys, and a cap on money is counted from 0.
+
     Attributes:
         judges: the judges, in the order in which they were given and are asked.
         judge_name: the judge's name in results; the names of a jury joined by " + ".
@@ -124,6 +127,8 @@ class Ruler:
         Raises:
             ConfigError: a bad SPEC, no judge, two judges of one name, no rubric, or a value out of range.
         """
+        # What a copy is made from, also in another process.
+        self._given = {name: value for name, value in locals().items() if name != "self"}
         if concurrency < 1:
             raise ConfigError(f"concurrency: expected at least 1, got {concurrency}")
         _check_orders(orders, adaptive, min_orders)
@@ -153,6 +158,10 @@ class Ruler:
         self._on_call = on_call
         if related := family_warning(self._names, policy or ""):
             warnings.warn(related, stacklevel=2)
+
+    def __reduce__(self) -> tuple[Callable[[], Ruler], tuple[()]]:
+        """A copy is made from what this one was made from: judges that were given as SPECs are loaded anew."""
+        return partial(type(self), **self._given), ()
 
     def pack(self, group: Group) -> list[PackedPrompt]:
         """The prompts `score` would ask for this group, judge by judge in the order of `judges`; nothing is asked.

@@ -14,13 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "litellm", "openai", "fastapi", "uvicorn", "numpy", "httpx", "rich", "typer", "transformers", "vllm"}
 HEAVY |= {"tenacity", "platformdirs", "redis", "starlette", "jinja2", "prometheus_client"}
+FRAMEWORKS = {"trl", "verl", "openrlhf", "slime", "verifiers", "art", "tinker", "tinker_cookbook", "swift", "ray"}
 # Under the core, in layers: each may import those before it.
 FOUNDATIONS = ["ruler.errors", "ruler.messages", "ruler.types"]
 EDGES = {
     f"ruler.{name}"
     for name in (
-        *("audit", "cli", "client", "config", "evaluation", "records", "results", "progress", "reading", "service"),
-        *("stored_results", "tokens"),
+        *("adapters", "audit", "cli", "client", "config", "evaluation", "records", "results", "progress", "reading"),
+        *("service", "stored_results", "tokens"),
     )
 }
 # What only some rooms know.
@@ -153,6 +154,13 @@ def test_importing_stays_cheap(name: str) -> None:
     code = f"import sys, {name}; print(sorted({{m.split('.')[0] for m in sys.modules}} & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_adapter_loads_its_trainer_before_it_is_used() -> None:
+    names = ", ".join(modules("ruler/adapters"))
+    code = f"import sys, {names}; print({{m.split('.')[0] for m in sys.modules}} & {HEAVY | FRAMEWORKS!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
 
 
 def test_no_pickle_anywhere() -> None:

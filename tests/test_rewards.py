@@ -208,6 +208,53 @@ def test_a_failed_judge_that_was_not_needed_takes_nothing_away() -> None:
 # What does not belong together
 
 
+def test_what_settles_is_a_reward_or_a_reason() -> None:
+    group = group_of({"right": 1.0}, {"right": 0.0})
+    rewards = Rewards(rules=(known("right"),))
+    assert rewards.settle(group, scored(group, [0.5, 0.25])) == (
+        rewards.combine(group, scored(group, [0.5, 0.25])),
+        None,
+    )
+    combined, failure = rewards.settle(group, failed(group))
+    assert combined == rewards.combine(group, failed(group))
+    assert failure == f"{failed(group).reason}: {failed(group).message}"
+    # A rule that cannot tell fails the group, and not the run.
+    strange = group_of({"right": 1.0}, {"right": 7.0})
+    combined, failure = rewards.settle(strange, scored(strange, [0.5, 0.25]))
+    assert combined.status == "failed"
+    assert combined.rewards == (None, None)
+    assert failure is not None
+    assert failure.startswith("group: ")
+    assert "7.0" in failure
+    with pytest.raises(ConfigError, match="judge_weight"):
+        rewards.settle(group, None)
+
+
+def test_one_rollout_by_itself_has_the_reward_it_has_among_its_siblings() -> None:
+    rewards = Rewards(0.5, (known("right", 2.0), known("fair", 1.0)), (Gate("fair", 0.5, -1.0),))
+    values = [{"right": 1.0, "fair": 1.0}, {"right": 0.5, "fair": 0.75}, {"right": 1.0, "fair": 0.0}]
+    group, scores = group_of(*values), [0.9, 0.5, 0.1]
+    together = rewards.combine(group, scored(group, scores)).rollouts
+    for place, score in enumerate(scores):
+        alone = Group((group.rollouts[place],), group.task)
+        assert rewards.combine_one(alone, score) == together[place]
+    tied = rewards.combine(group, scored(group, [None] * 3)).rollouts
+    assert rewards.combine_one(Group((group.rollouts[0],), group.task), None) == tied[0]
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1, math.nan, math.inf])
+def test_one_rollout_needs_a_usable_score(score: float) -> None:
+    with pytest.raises(GroupError, match=r"score: expected one in \[0, 1\]"):
+        Rewards().combine_one(group_of({}), score)
+
+
+def test_one_rollout_is_one_and_breaks_no_ties() -> None:
+    with pytest.raises(GroupError, match="rollouts: expected one, got 2"):
+        Rewards().combine_one(group_of({}, {}), 0.5)
+    with pytest.raises(ConfigError, match="judge_breaks_ties"):
+        Rewards(rules=(known("right"),), judge_breaks_ties=True).combine_one(group_of({"right": 1.0}), 0.5)
+
+
 def test_a_result_of_another_group_is_refused() -> None:
     group = group_of({}, {})
     other = replace(group, id="h")

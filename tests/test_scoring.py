@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -524,3 +525,23 @@ async def test_what_score_raised_can_be_made_the_result_that_score_many_gives() 
     with pytest.raises(ReplyError) as raised:
         await ruler.score(group)
     assert [ruler.failed(group, raised.value)] == await ruler.score_many([group])
+
+
+def test_a_ruler_pickles_by_what_it_was_made_from() -> None:
+    ruler = Ruler(
+        ["simulated?quality=length", "simulated?quality=hash&noise=0.1"], rubric="Be brief.", orders=2, notes=False
+    )
+    again = pickle.loads(pickle.dumps(ruler))
+    assert (again.judge_name, again.rubric, again.options, again.orders, again.prompt_version) == (
+        ruler.judge_name, ruler.rubric, ruler.options, ruler.orders, ruler.prompt_version
+    )  # fmt: skip
+    group = Group.of(["a" * 10, "b" * 100], task="q")
+    assert again.score_sync(group).scores == ruler.score_sync(group).scores
+    # Judges that are there already go along as they are, or cannot.
+    assert pickle.loads(pickle.dumps(Ruler(half))).judge_name == Ruler(half).judge_name
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        pickle.dumps(Ruler(ScriptedJudge(lambda request: "")))
+
+
+async def half(request: JudgeRequest) -> JudgeReply:
+    return JudgeReply(scores_reply(dict.fromkeys(request.ids, 50)), model="half")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TypeAlias
 
-from ruler.errors import ConfigError, GroupError
+from ruler.errors import ConfigError
 from ruler.rewards import GroupRewards, Rewards, RolloutReward
 from ruler.truth_lookup import TruthLookup
 from ruler.types import FailedGroup, Group, ScoredGroup
@@ -67,6 +67,21 @@ class Rewarded:
         return cls(GroupRewards(sampled.group.id, "unjudged", tuple(parts)))
 
     @classmethod
+    def settled(cls, rewards: Rewards, group: Group, result: ScoredGroup | FailedGroup | None) -> Rewarded:
+        """What judge and rules say together; a rule that raises fails the group.
+
+        Args:
+            rewards: how they make a reward.
+            group: the rollouts.
+            result: the judge's; None: none was asked.
+
+        Raises:
+            ConfigError: no result although the judge has a weight.
+        """
+        combined, failure = rewards.settle(group, result)
+        return cls(combined, result, failure)
+
+    @classmethod
     def failed(cls, group: Group, failure: str, result: ScoredGroup | FailedGroup | None = None) -> Rewarded:
         """No rewards, for none of the rollouts.
 
@@ -100,7 +115,9 @@ def by_judge(score_many: Scorer, rewards: Rewards | None = None, *, truth: Truth
             results = await score_many([sampled.group for sampled in groups])
         if len(results) != len(groups):
             raise ConfigError(f"score_many: {len(results)} results for {len(groups)} groups")
-        return [_combine(combined, sampled.group, result) for sampled, result in zip(groups, results, strict=True)]
+        return [
+            Rewarded.settled(combined, sampled.group, result) for sampled, result in zip(groups, results, strict=True)
+        ]
 
     return reward
 
@@ -109,7 +126,7 @@ def by_rules(rewards: Rewards) -> RewardFunction:
     """Rewards by rules alone; nobody is asked."""
 
     async def reward(groups: Sequence[SampledGroup]) -> Sequence[Rewarded]:
-        return [_combine(rewards, sampled.group, None) for sampled in groups]
+        return [Rewarded.settled(rewards, sampled.group, None) for sampled in groups]
 
     return reward
 
@@ -121,17 +138,6 @@ def by_truth() -> RewardFunction:
         return [_true_rewards(sampled) for sampled in groups]
 
     return reward
-
-
-def _combine(rewards: Rewards, group: Group, result: ScoredGroup | FailedGroup | None) -> Rewarded:
-    try:
-        combined = rewards.combine(group, result)
-    except GroupError as error:
-        return Rewarded.failed(group, f"{error.code}: {error}", result)
-    if None in combined.rewards:
-        assert isinstance(result, FailedGroup), "nothing else takes rewards away"
-        return Rewarded(combined, result, f"{result.reason}: {result.message}")
-    return Rewarded(combined, result)
 
 
 def _true_rewards(sampled: SampledGroup) -> Rewarded:

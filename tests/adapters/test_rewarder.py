@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import multiprocessing
+import pickle
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judges.scripted import ScriptedJudge, scores_reply
+from ruler import Client, FailedGroup, Group, JudgeError, JudgeRequest, JudgeUnavailable, ReplyError, Ruler, ScoredGroup
+from ruler.adapters.rewarder import Blocking, RewardedGroup, Rewarder
+from ruler.errors import BudgetExceeded, ConfigError, RulerError
+from ruler.rewards import Gate, Rewards, Rule
+from ruler.rules import exact_answer, finished, matches
+from ruler.types import Rollout
+
+SIMULATED = "simulated?quality=length&noise=0&scale=1500&offset=-1400"
+PLAIN = Group.of(["a", "b" * 20, "c" * 40], task="q", id="plain", reference="a")
+TIED = Group.of(["same", "same", "same"], task="q", id="tied", reference="same")
+FAILING = Group.of(["FAIL", "f" * 30], task="q", id="failing", reference="x")
+REWARDS = Rewards(
+    judge_weight=0.5,
+    rules=(Rule("right", exact_answer(), weight=2.0), Rule("short", matches("^.{0,30}$"), weight=0.0)),
+    gates=(Gate("short", reward=-1.0),),
+)
+
+
+def answer(request: JudgeRequest) -> str | RulerError:
+    """Falling scores in the order shown, by label; none for a group that asks for it."""
+    if "FAIL" in str(request.messages):
+        return ReplyError("made up")
+    return scores_reply({label: 90 - 10 * place for place, label in enumerate(sorted(request.ids))})
+
+
+def scripted() -> Ruler:
+    return Ruler(ScriptedJudge(answer))
+
+
+async def rewarded(group: Group, rewards: Rewards | None = None) -> RewardedGroup:
+    [one] = await Rewarder(scripted(), rewards).reward([group])
+    return one
+
+
+# --- What a group gives -----------------------------------------------------------
+
+
+async def test_scores_are_the_rewards_in_order() -> None:
+    rewarder = Rewarder(scripted())
+    both = await rewarder.reward([PLAIN, Group.of(["x", "y"], task="q", id="other")])
+    assert [one.group.id for one in both] == ["plain", "other"]
+    one = both[0]
+    assert isinstance(one.result, ScoredGroup)
+    assert one.optional == one.numbers() == one.numbers(-7.0) == one.result.scores
+    assert one.failure is None
+    assert sorted(one.numbers()) == [0.7, 0.8, 0.9]
+    assert [m["part_judge"] for m in one.metrics()] == list(one.result.scores)
+
+
+async def test_rules_and_gates_have_their_say() -> None:
+    one = await rewarded(PLAIN, REWARDS)
+    assert isinstance(one.result, ScoredGroup)
+    scores = [score or 0.0 for score in one.result.scores]
+    assert one.numbers() == one.optional == (2 + scores[0] / 2, scores[1] / 2, -1.0)
+    flags = {"judge_failed": 0.0, "judge_tied": 0.0}
+    assert one.metrics() == [
+        {**flags, "judge_gated": 0.0, "part_judge": scores[0] / 2, "part_right": 2.0, "part_short": 0.0},
+        {**flags, "judge_gated": 0.0, "part_judge": scores[1] / 2, "part_right": 0.0, "part_short": 0.0},
+        {**flags, "judge_gated": 1.0, "part_judge": 0.0, "part_right": 0.0, "part_short": 0.0},
+    ]
+
+
+async def test_a_failed_group_has_no_number_unless_one_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ruler.adapters"):
+        one = await rewarded(FAILING)
+    assert one.optional == (None, None)
+    assert isinstance(one.result, FailedGroup)
+    assert one.failure == "reply: made up"
+    with pytest.raises(JudgeError, match="group 'failing': no reward for any rollout: reply"):
+        one.numbers()
+    assert one.numbers(0.0) == (0.0, 0.0)
+    assert all(m["judge_failed"] == 1 and m["part_judge"] == 0 for m in one.metrics())
+    assert one.notes == (None, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        "group 'failing': no reward for any rollout: 'reply: made up'"
+    ]
+
+
+async def test_a_failed_group_that_rules_alone_decide_has_its_rewards() -> None:
+    """All were stopped by a gate, so the judge has no say."""
+    stopped = Group.of(["FAIL" + "x" * 40, "y" * 50], task="q", reference="a")
+    one = await rewarded(stopped, REWARDS)
+    assert one.optional == one.numbers() == (-1.0, -1.0)
+    assert one.failure is None
+    assert [m["judge_failed"] for m in one.metrics()] == [1.0, 1.0]
+
+
+async def test_a_rule_that_raises_fails_its_group_alone(caplog: pytest.LogCaptureFixture) -> None:
+    def check(rollout: Rollout, group: Group) -> float:
+        if group.id == "plain":
+            raise KeyError("price\nERROR forged")
+        return 1.0
+
+    rewarder = Rewarder(scripted(), Rewards(rules=(Rule("price", check),)))
+    failed, fine = await rewarder.reward([PLAIN, Group.of(["x", "y"], task="q")])
+    assert failed.optional == (None, None, None)
+    assert failed.failure is not None
+    assert "rule 'price': raised KeyError" in failed.failure
+    assert failed.metrics()[0] == {
+        "judge_failed": 1.0, "judge_tied": 0.0, "judge_gated": 0.0, "part_judge": 0.0, "part_price": 0.0
+    }  # fmt: skip
+    assert None not in fine.optional
+    assert [len(record.getMessage().splitlines()) for record in caplog.records] == [1]
+
+
+async def test_a_tied_group_is_the_middle_or_nothing() -> None:
+    alone = await rewarded(TIED)
+    assert alone.optional == (None, None, None)
+    assert alone.numbers() == alone.numbers(-3.0) == (0.5, 0.5, 0.5)
+    assert [m["judge_tied"] for m in alone.metrics()] == [1.0] * 3
+    assert (await rewarded(TIED, REWARDS)).numbers() == (2.25, 2.25, 2.25)
+    assert (await rewarded(TIED, Rewards(rules=REWARDS.rules, judge_breaks_ties=True))).numbers() == (2.0, 2.0, 2.0)
+
+
+async def test_a_tied_group_that_rules_tell_apart_has_rewards() -> None:
+    """Rules see metadata, the judge does not."""
+    apart = Group.of(
+        [Rollout.of("a", "x", metadata={"passed": True}), Rollout.of("b", "x", metadata={"passed": False})], task="q"
+    )
+    rewards = Rewards(rules=(Rule("passed", lambda rollout, group: bool(rollout.metadata["passed"])),))
+    one = await rewarded(apart, rewards)
+    assert one.optional == (1.0, 0.0)
+    assert one.numbers() == (1.5, 0.5)
+
+
+async def test_no_groups_ask_nobody() -> None:
+    judge = ScriptedJudge([])
+    assert await Rewarder(Ruler(judge)).reward([]) == []
+
+
+# --- What ends a run ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [BudgetExceeded("cap of 1 USD"), ConfigError("unknown judge")])
+async def test_where_no_group_can_be_scored_the_run_is_told(error: RulerError) -> None:
+    ruler = Ruler(ScriptedJudge(lambda request: error))
+    with pytest.raises(type(error), match="group 'plain': .*(cap of 1 USD|unknown judge)"):
+        await Rewarder(ruler).reward([PLAIN])
+
+
+class Liar:
+    """Loses a group."""
+
+    async def score_many(self, groups: Iterable[Group], /) -> list[ScoredGroup | FailedGroup]:
+        return (await scripted().score_many(groups))[1:]
+
+
+async def test_results_of_other_groups_are_refused() -> None:
+    with pytest.raises(ConfigError, match="its results are not those of the groups: 1 for 2"):
+        await Rewarder(Liar()).reward([PLAIN, TIED])
+
+
+def test_what_is_no_scorer_is_named() -> None:
+    with pytest.raises(ConfigError, match="scorer: expected a Ruler or a Client, got 'openai/gpt-5-mini'"):
+        Rewarder("openai/gpt-5-mini")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"rewards: expected Rewards, got \[\]"):
+        Rewarder(scripted(), [])  # type: ignore[arg-type]
+
+
+# --- Wherever it is called ---------------------------------------------------------
+
+
+def expected() -> tuple[float | None, ...]:
+    return Rewarder(Ruler(SIMULATED)).reward_sync([PLAIN])[0].optional
+
+
+@pytest.mark.slow
+def test_in_loops_of_all_kinds_and_in_threads() -> None:
+    rewarder, want = Rewarder(Ruler(SIMULATED)), expected()
+    for _ in range(3):  # a fresh loop for each call, as ms-swift has it
+        assert asyncio.run(rewarder.reward([PLAIN]))[0].optional == want
+    loop = asyncio.new_event_loop()  # one that lives in a thread, as TRL has it
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    foreign = [asyncio.run_coroutine_threadsafe(rewarder.reward([PLAIN]), loop) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        threads = [pool.submit(rewarder.reward_sync, [PLAIN]) for _ in range(8)]
+    assert all(future.result(30)[0].optional == want for future in [*foreign, *threads])
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(30)
+    loop.close()
+
+
+async def test_the_plain_form_works_inside_a_running_loop() -> None:
+    assert Rewarder(Ruler(SIMULATED)).reward_sync([TIED])[0].optional == (None, None, None)
+    doubled = Blocking(twice)
+    assert doubled.__name__ == "twice"
+    assert doubled(4) == 8
+    assert pickle.loads(pickle.dumps(doubled))(number=5) == 10
+    with pytest.raises(ValueError, match="negative"):
+        doubled(-1)
+
+
+async def twice(number: int) -> int:
+    await asyncio.sleep(0)
+    if number < 0:
+        raise ValueError("negative")
+    return 2 * number
+
+
+def in_child(rewarder: Rewarder, answers: Any) -> None:
+    answers.put([rewarder.reward_sync([PLAIN])[0].optional, asyncio.run(rewarder.reward([PLAIN]))[0].optional])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_in_children_after_it_was_used_by_the_parent(method: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """With a cache, whose thread a forked child lacks."""
+    monkeypatch.setenv("RULER_CACHE", str(tmp_path / "cache.sqlite3"))
+    rewarder, want = Rewarder(Ruler(SIMULATED)), expected()
+    assert rewarder.reward_sync([PLAIN])[0].optional == want
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    children = [context.Process(target=in_child, args=(rewarder, answers)) for _ in range(2)]
+    for child in children:
+        child.start()
+    assert [answers.get(timeout=60) for _ in children] == [[want, want]] * 2
+    for child in children:
+        child.join(30)
+        assert child.exitcode == 0
+
+
+def test_it_pickles_with_its_rules() -> None:
+    rules = (Rule("finished", finished), Rule("right", exact_answer()))
+    again = pickle.loads(pickle.dumps(Rewarder(Ruler(SIMULATED, orders=2), Rewards(rules=rules))))
+    [one] = again.reward_sync([PLAIN])
+    assert one.result.orders == 2
+    assert [math.floor(number) for number in one.numbers()] == [2, 1, 1]
+    client = pickle.loads(pickle.dumps(Rewarder(Client("http://127.0.0.1:9", attempts=1))))
+    [one] = client.reward_sync([PLAIN])
+    assert one.optional == (None, None, None)
+    assert str(one.failure).startswith(f"{JudgeUnavailable.code}: http://127.0.0.1:9")
