@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
@@ -10,11 +9,9 @@ import re
 import shlex
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +24,8 @@ from safetensors.torch import load_file  # noqa: E402
 import benchmarks.trainer  # noqa: E402
 from examples import gsm8k_grpo  # noqa: E402
 from examples.gsm8k_grpo import WordProblem  # noqa: E402
-from judges.simulated import SimulatedJudge  # noqa: E402
-from ruler import Judge, JudgeReply, JudgeRequest, JudgeUnavailable, Ruler  # noqa: E402
-from ruler.errors import ConfigError, RulerError  # noqa: E402
+from ruler.errors import ConfigError  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
-from tests.service.running import serving  # noqa: E402
 from trainer.command_line import CommandLine  # noqa: E402
 from trainer.environments import Problem  # noqa: E402
 from trainer.metrics import METRICS  # noqa: E402
@@ -48,7 +42,7 @@ COMMANDS = [
     line
     for block in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
-    if " -m " in line and "verl" not in line  # which is not here
+    if " -m " in line
 ]
 PROBLEMS = [
     {
@@ -180,65 +174,6 @@ def test_an_error_of_the_recipe_is_one_line(tmp_path: Path) -> None:
 # --- TRL ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def judge_in_trl() -> ModuleType:
-    pytest.importorskip("trl")
-    with warnings.catch_warnings():
-        # torch.jit, which a dependency of TRL still uses.
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\..*` is deprecated", category=DeprecationWarning)
-        return importlib.import_module("examples.judge_in_trl")
-
-
-async def by_judge_in_trl(
-    module: ModuleType, judge: Judge, prompts: Sequence[object], completions: Sequence[object], size: int = 2
-) -> tuple[list[float | None], dict[str, float]]:
-    """What the reward function gives, and what it logs."""
-    logged: dict[str, float] = {}
-    function = module.judge_reward(Ruler(judge), num_generations=size)
-    rewards = await function(
-        prompts=prompts,
-        completions=completions,
-        completion_ids=[[0]] * len(prompts),
-        trainer_state=None,
-        log_extra=None,
-        log_metric=logged.__setitem__,
-        other_column=["x"] * len(prompts),
-    )
-    return rewards, logged
-
-
-async def test_each_group_is_judged_by_itself_and_all_or_none_have_a_score(judge_in_trl: ModuleType) -> None:
-    judge = SimulatedJudge()
-
-    async def sometimes(request: JudgeRequest) -> JudgeReply:
-        if "fails" in str(request.messages):
-            raise JudgeUnavailable("down")
-        return await judge(request)
-
-    prompts = ["scored", "scored", "fails", "fails", "tied", "tied"]
-    completions = ["long " * 99, "short", "a", "b", "same", "same"]
-    rewards, logged = await by_judge_in_trl(judge_in_trl, sometimes, prompts, completions)
-    assert rewards[0] is not None
-    assert rewards[1] is not None
-    assert rewards[0] < rewards[1]
-    assert rewards[2:] == [None] * 4
-    assert logged == {"judge/failed_groups": 1}
-
-
-async def test_conversations_are_judged_like_text(judge_in_trl: ModuleType) -> None:
-    prompts = [gsm8k_grpo.prompt("How many?")] * 2
-    completions = [[{"role": "assistant", "content": text}] for text in ("long " * 99, "short")]
-    rewards, _ = await by_judge_in_trl(judge_in_trl, SimulatedJudge(), prompts, completions)
-    as_text, _ = await by_judge_in_trl(judge_in_trl, SimulatedJudge(), ["How many?"] * 2, ["long " * 99, "short"])
-    assert rewards == as_text
-
-
-@pytest.mark.parametrize("prompts", [["a", "a", "b"], ["a", "b", "b", "b"], ["a", "a", "b", "c"]])
-async def test_rows_that_are_not_whole_groups_are_an_error(judge_in_trl: ModuleType, prompts: list[str]) -> None:
-    with pytest.raises(ConfigError, match="num_generations: rows .* are not one group of 2"):
-        await by_judge_in_trl(judge_in_trl, SimulatedJudge(), prompts, [*"wxyz"[: len(prompts)]])
-
-
 @pytest.mark.parametrize(("judge", "failed"), [("simulated?quality=hash", 0), ("simulated?failure=1", 2)])
 def test_the_real_trainer_of_trl_trains_with_it(
     problems_file: Path, tmp_path: Path, chat_model: Path, judge: str, failed: int
@@ -260,7 +195,7 @@ def test_the_real_trainer_of_trl_trains_with_it(
     )
     assert done.returncode == 0, done.stderr
     history = json.loads((out / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
-    steps = [line for line in history if "rewards/judge_score/mean" in line]
+    steps = [line for line in history if "rewards/judge/mean" in line]
     assert [line["judge/failed_groups"] for line in steps] == [failed, failed]
     before, after = (load_file(folder / "model.safetensors") for folder in (chat_model, out))
     unchanged = all(torch.equal(tensor, after[name]) for name, tensor in before.items())
@@ -275,56 +210,12 @@ def test_what_the_page_shows_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
     for code in PYTHON:
-        if "verl" not in code:
-            exec(code, names)
+        exec(code, names)
     held_out = [line for line in read_lines(tmp_path / "runs/sevens/metrics.jsonl") if "held_out/truth_sampled" in line]
     assert held_out[0]["held_out/truth_sampled"] < 0.2
     assert held_out[-1]["held_out/truth_sampled"] > 0.6
     for name in ("judged", "short", "novel"):
         assert (tmp_path / "runs" / name / "curve.png").exists()
-
-
-def test_the_reward_manager_for_verl_meets_its_siblings_in_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    """verl itself needs Ray and GPUs: its base class, and the data it gives, are stood in for."""
-
-    class RewardManagerBase:
-        def __init__(self, config: Any, tokenizer: Any, compute_score: Any) -> None:
-            self.config, self.tokenizer, self.compute_score = config, tokenizer, compute_score
-
-    path = "verl.experimental.reward_loop.reward_manager.base"
-    for end in range(1, path.count(".") + 2):
-        monkeypatch.setitem(sys.modules, ".".join(path.split(".")[:end]), ModuleType("verl"))
-    sys.modules[path].RewardManagerBase = RewardManagerBase  # type: ignore[attr-defined]
-
-    class Tokenizer:
-        def decode(self, ids: Any, *, skip_special_tokens: bool) -> str:
-            assert skip_special_tokens
-            return "".join(map(chr, ids))
-
-    def data(uid: str, session: int, text: str) -> list[SimpleNamespace]:
-        padded = torch.tensor([*map(ord, text), 0, 0])
-        mask = torch.tensor([1] * 3 + [1] * len(text) + [0, 0])  # a prompt of three tokens
-        about = {"uid": uid, "session_id": session, "raw_prompt": [{"role": "user", "content": "How many?"}]}
-        return [SimpleNamespace(batch={"responses": padded, "attention_mask": mask}, non_tensor_batch=about)]
-
-    async def score(url: str, groups: dict[str, list[str]]) -> list[Any]:
-        names: dict[str, Any] = {}
-        exec(code.replace("http://judge:8000", url), names)
-        config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=SimpleNamespace(n=3)))
-        manager = names["JudgeReward"](config, Tokenizer(), None, reward_router_address=None)
-        singles = [data(uid, place, text) for uid, texts in groups.items() for place, text in enumerate(texts)]
-        return await asyncio.gather(*map(manager.run_single, singles), return_exceptions=True)
-
-    (code,) = (code for code in PYTHON if "verl" in code)
-    with serving("--judge", "simulated") as running:
-        found = asyncio.run(score(running.url, {"one": ["4" * 400, "4", "4" * 40], "two": ["4", "4", "4"]}))
-    rewards = [one["reward_score"] for one in found]
-    assert rewards[0] < rewards[2] < rewards[1]
-    assert rewards[3:] == [0.5] * 3
-    assert [one["reward_extra_info"] for one in found] == [{"judge_tied": 0.0}] * 3 + [{"judge_tied": 1.0}] * 3
-    with serving("--judge", "simulated", "--max-total-tokens", "1") as running:
-        found = asyncio.run(score(running.url, {"one": ["5" * 400, "5", "5" * 40]}))
-    assert all(isinstance(one, RulerError) for one in found)
 
 
 def test_the_page_has_all_metrics_and_no_other() -> None:

@@ -1,0 +1,162 @@
+"""TRL's GRPOTrainer, RLOOTrainer and AsyncGRPOTrainer: the judge as a reward function.
+
+trainer = GRPOTrainer(model, reward_funcs=reward_function(Ruler("openai/gpt-5-mini"), num_generations=8), …)
+
+The contract is that of TRL 1.6 to 1.16: called by keyword with columns, one list item a row; None for "no score", which
+leaves the row out of baselines and gives it an advantage of 0 if no other function scores it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ruler.adapters.groups import split
+from ruler.adapters.rewarder import RewardedGroup, Rewarder, Scorer
+from ruler.chat_text import read_prompt, read_response
+from ruler.errors import ConfigError
+from ruler.rewards import Rewards
+from ruler.types import Group, Rollout
+
+_WHOLE_GROUPS = (
+    "Each process asks about its own rows, and these have to be whole groups: make per_device_train_batch_size × "
+    "steps_per_generation a multiple of num_generations, and per_device_eval_batch_size one of num_generations_eval"
+)
+_NO_COLUMNS = frozenset(("trainer_state", "log_extra", "log_metric", "environments", "completion_ids"))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    rewarder: Rewarder
+    num_generations: int
+    num_generations_eval: int
+    reference: str | None
+    tools: object
+
+
+def reward_function(
+    scorer: Scorer,
+    *,
+    num_generations: int,
+    num_generations_eval: int | None = None,
+    rewards: Rewards | None = None,
+    reference: str | None = None,
+    tools: object = None,
+) -> Callable[..., Awaitable[list[float | None]]]:
+    """An async function for `reward_funcs`, called `judge`: a reward for every row, or None for all rows of a group.
+
+    None has a group that the judge failed, and one whose rollouts all read the same. Beside other reward functions such
+    a group is trained on theirs alone. A plain function is `Blocking(reward_function(…))` of `ruler.adapters.rewarder`.
+    Both pickle when the scorer does, as AsyncGRPOTrainer needs it.
+
+    Logged are, as metrics, `judge/failed_groups`, `judge/tied_groups` (counts a call) and `judge/part_judge`,
+    `judge/part_NAME` for each rule (means; nan in a call in which no group has rewards); in the table of completions
+    `judge_note` and `judge_failure`. AsyncGRPOTrainer takes no logs.
+
+    Args:
+        scorer: a Ruler or a Client.
+        num_generations: as in the trainer's config.
+        num_generations_eval: as there; None: the same.
+        rewards: how scores and rules make a reward. Rules find the dataset's columns in `rollout.metadata`.
+        reference: the column with the reference answer; None: there is none.
+        tools: definitions of the tools that the policy has, to be shown to the judge.
+
+    Raises:
+        ConfigError: a value out of range. When called: rows that are no whole groups, or no such column; and with
+            BudgetExceeded where no group can be scored any more.
+    """
+    sizes = {"num_generations": num_generations, "num_generations_eval": num_generations_eval or num_generations}
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(f"{name}: expected a whole number of at least 1, got {size!r:.80}")
+    # Not an object: up to 1.8 TRL takes only functions and partials of them for async.
+    function = partial(judge, _Settings(Rewarder(scorer, rewards), **sizes, reference=reference, tools=tools))
+    function.__name__ = "judge"  # type: ignore[attr-defined]  # which these versions want, too
+    return function
+
+
+async def judge(
+    settings: _Settings,
+    /,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    log_metric: Callable[[str, float], None] | None = None,
+    log_extra: Callable[[str, list[Any]], None] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """What `reward_function` returns, once it has its settings."""
+    # With environments each rollout has its own prompt, and equal prompts tell nothing.
+    keys = [None] * len(prompts) if columns.get("environments") is not None else prompts
+    groups = split(keys, _sizes(settings, log_metric), remedy=_WHOLE_GROUPS)
+    rows = _rows(columns, len(prompts), settings.reference)
+    rewarded = await settings.rewarder.reward(
+        [
+            _group([prompts[i] for i in group], [completions[i] for i in group], [rows[i] for i in group], settings)
+            for group in groups
+        ]
+    )
+    by_row: list[Any] = [None] * len(prompts)
+    for group, one in zip(groups, rewarded, strict=True):
+        for row, cells in zip(
+            group, zip(one.optional, one.notes, [one.failure] * len(group), strict=True), strict=True
+        ):
+            by_row[row] = cells
+    rewards, notes, failures = (list(column) for column in zip(*by_row, strict=True)) if by_row else ([], [], [])
+    if log_metric is not None:
+        for name, value in _metrics(rewarded).items():
+            log_metric(f"judge/{name}", value)
+    if log_extra is not None:
+        log_extra("judge_note", notes)
+        log_extra("judge_failure", failures)
+    return rewards
+
+
+def _sizes(settings: _Settings, log_metric: object) -> tuple[int, ...]:
+    # TRL does not say whether it evaluates. The model of the trainer whose method this is says it, as to TRL itself.
+    model = getattr(getattr(log_metric, "__self__", None), "model", None)
+    if model is None:
+        return settings.num_generations, settings.num_generations_eval
+    return (settings.num_generations if model.training else settings.num_generations_eval,)
+
+
+def _rows(columns: Mapping[str, Any], num_rows: int, reference: str | None) -> list[dict[str, Any]]:
+    kept = {name: values for name, values in columns.items() if name not in _NO_COLUMNS}
+    if reference is not None and reference not in kept:
+        raise ConfigError(f"reference: no column {reference!r:.80} in the dataset, which has {sorted(kept)!r:.200}")
+    return [{name: values[row] for name, values in kept.items()} for row in range(num_rows)]
+
+
+def _group(prompts: Sequence[Any], completions: Sequence[Any], rows: Sequence[Any], settings: _Settings) -> Group:
+    asked = [read_prompt(prompt) if isinstance(prompt, str) else None for prompt in prompts]
+    tasks = [read.messages if read else list(prompt) for read, prompt in zip(asked, prompts, strict=True)]
+    said = [
+        read_response(completion, read) if isinstance(completion, str) else list(completion)
+        for completion, read in zip(completions, asked, strict=True)
+    ]
+    shared = 0
+    while all(len(task) > shared and task[shared] == tasks[0][shared] for task in tasks):
+        shared += 1
+    return Group.of(
+        [
+            Rollout.of(f"r{place + 1}", [*task[shared:], *messages], metadata=row)
+            for place, (task, messages, row) in enumerate(zip(tasks, said, rows, strict=True))
+        ],
+        task=tasks[0][:shared],
+        tools=settings.tools,
+        reference=rows[0][settings.reference] if settings.reference is not None else None,
+    )
+
+
+def _metrics(rewarded: Sequence[RewardedGroup]) -> dict[str, float]:
+    """The same names in every process, whatever happened there: older versions wait for ever for one that lacks."""
+    of_rollouts = [metrics for one in rewarded for metrics in one.metrics()]
+    known = [metrics for metrics in of_rollouts if not metrics["judge_failed"]]
+    parts = [name for name in (of_rollouts[0] if of_rollouts else {}) if name.startswith("part_")]
+    return {
+        "failed_groups": float(sum(one.failure is not None for one in rewarded)),
+        "tied_groups": float(sum(one.result.status == "tied" for one in rewarded)),
+        **{name: math.fsum(m[name] for m in known) / len(known) if known else math.nan for name in parts},
+    }
