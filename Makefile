@@ -8,7 +8,8 @@ ENGINES := $(VENV)/.engines
 GROUPS = $${RULER_DATA:-../shared/data}
 SIMULATED := simulated?quality=truth&noise=0.5&scale=30&offset=35
 
-.PHONY: help setup engines demo train test check quick bench head-to-head timings format clean
+.PHONY: help setup engines demo train test test-frameworks check quick bench head-to-head timings format clean
+.PRECIOUS: $(VENV)-%/.ready
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,8 +63,23 @@ check: $(READY) ## lint, format and types
 quick: check ## check and the fast tests, for every commit
 	$(BIN)/pytest -n auto -m 'not slow' --hypothesis-profile quick
 
-test: engines ## all tests
+# Other people's trainers hold other versions of what we and they need: each has an environment of its own.
+$(VENV)-%/.ready: tests/frameworks/%/requirements.txt tests/frameworks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --requirement tests/frameworks/requirements.txt --requirement $<
+	@test ! -f $(<D)/requirements-bare.txt || $(@D)/bin/python -m pip install --quiet --no-deps --requirement $(<D)/requirements-bare.txt
+	@touch $@
+
+test-%: $(VENV)-%/.ready
+	$(VENV)-$*/bin/python -m pytest tests/frameworks/$*
+
+test: engines ## all tests; with those of the adapters in TRL and verifiers
 	$(BIN)/pytest -n auto
+	$(MAKE) test-verifiers_0_3 test-verifiers_0_4
+
+test-frameworks: ## the adapters in the other trainers that install on a CPU: some GB
+	$(MAKE) test-art test-ms_swift test-openrlhf test-tinker test-verl
 
 bench: $(READY) ## judges (simulated), rules and truth on the groups in RULER_DATA, noise, orders, tokens, the embedded judge: about five minutes
 	$(BIN)/python -m benchmarks.judge_vs_truth $(GROUPS)/*.jsonl* --judge '$(SIMULATED)' --out runs/judge_vs_truth
@@ -89,4 +105,4 @@ format: $(READY) ## put the code into shape
 	$(BIN)/ruff format
 
 clean: ## remove what was built
-	rm -rf $(VENV) dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
