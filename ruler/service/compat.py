@@ -6,7 +6,8 @@ send an identical body again when a connection breaks or an answer is not 200. S
 - rollouts are grouped by what they have in common, see `Seating`;
 - a failed group is an HTTP error, as everywhere: the trainer tries again, and stops in the end. Only with
   `failure_reward=X` in the address do all rollouts of a failed group get the constant X, which gives none of them an
-  advantage. It is marked in the answer, and counted. To be equal for all, groups that are not complete in time fail;
+  advantage. It is marked in the answer, and counted. To be equal for all, it is paid only where all of them are there:
+  a group that is not complete in time fails, and that is an error;
 - a tied group has no score either, but it is no failure: its rollouts read the same, and equal rewards are the truth
   about them. Each gets 0.5, the middle of the scale, so that a baseline over more than the group (a running mean, a
   whole batch) learns of neither a good nor a bad group. It is marked as well.
@@ -90,6 +91,10 @@ class _Asked:
     judge: str
     rubric: str
     failure_reward: float | None
+
+    def is_paid(self, error: BaseException) -> bool:
+        """Whether a whole group that failed with this gets the constant."""
+        return self.failure_reward is not None and getattr(error, "code", None) in _PAYABLE
 
     def key(self, posted: _Posted) -> str:
         """Equal for siblings. How failures are paid is part of it: all must be paid alike."""
@@ -214,7 +219,9 @@ class Calls:
                 short_groups="fail",
             )
 
-        return self._seating.take(asked.key(posted), _digest(posted.said)[:32], asked.group_size, join)
+        return self._seating.take(
+            asked.key(posted), _digest(posted.said)[:32], asked.group_size, join, is_final=asked.is_paid
+        )
 
     def _pay(self, asked: _Asked, place: Place) -> tuple[float, Answer | Problem]:
         error = place.answer.exception()
@@ -225,7 +232,8 @@ class Calls:
         problem = Problem.of(error, place.group.group_id) if isinstance(error, RulerError) else error
         if not isinstance(problem, Problem):
             raise problem
-        if asked.failure_reward is None or problem.code not in _PAYABLE:
+        # Of a group that was never whole nobody knows what the others got: scores, it may be, before a restart.
+        if asked.failure_reward is None or not asked.is_paid(problem) or not place.group.is_whole:
             # A copy: what is raised keeps the frames it went through, and the place keeps what it failed with.
             raise replace(problem)
         if not place.group.constant:

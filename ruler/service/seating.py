@@ -44,9 +44,16 @@ class NamelessGroup:
     """Places with a connection."""
     until: float = math.inf
     """When it is given up, while nobody is connected."""
+    is_final: Callable[[BaseException], bool] = lambda error: False
+    """Whether what it failed with is the answer, so that whoever comes back is given that, too."""
     settled: bool = False
     constant: bool = False
     """Whether a constant was paid for it."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its rollouts have come."""
+        return len(self.digests) == self.group_size
 
 
 class Seating:
@@ -57,9 +64,9 @@ class Seating:
     dropped before it had its answer, its place is free, and the next equal rollout takes it: that is the trainer's
     second try, and where the group has been judged meanwhile it gets that answer.
 
-    A group is forgotten when it has failed, so that a second try is one; when all its rollouts have their answers; and
-    when nobody has been connected to it for `AWAY_SECONDS`. What is left is no more than the rendezvous holds, and the
-    groups of the last `AWAY_SECONDS` that somebody left.
+    A group is forgotten when it has failed, so that a second try is one, unless it was whole and its failure is final;
+    when all its rollouts have their answers; and when nobody has been connected to it for `AWAY_SECONDS`. What is left
+    is no more than the rendezvous holds, and the groups of the last `AWAY_SECONDS` that somebody left.
 
     What cannot be told apart: the same prompt twice in a batch fills two groups with a mixture of both. An answer that
     is lost on its way, after it was sent, leaves no free place.
@@ -76,7 +83,15 @@ class Seating:
         """Groups that are known."""
         return sum(map(len, self._groups.values()))
 
-    def take(self, key: str, digest: str, group_size: int, join: Callable[[str, str], Seat]) -> Place:
+    def take(
+        self,
+        key: str,
+        digest: str,
+        group_size: int,
+        join: Callable[[str, str], Seat],
+        *,
+        is_final: Callable[[BaseException], bool] = lambda error: False,
+    ) -> Place:
         """The rollout's place, held until it is given to `deliver` or `release`.
 
         Args:
@@ -84,6 +99,7 @@ class Seating:
             digest: of the rollout.
             group_size: at least 1.
             join: group id and rollout id -> the seat in the rendezvous.
+            is_final: see `NamelessGroup.is_final`; that of the rollout that opens the group.
 
         Raises:
             Problem: from `join`; nobody has been seated then.
@@ -105,7 +121,7 @@ class Seating:
                 if problem.code != "deadline":
                     raise
                 self._end(newest)
-        group = NamelessGroup(key, f"{key}-{next(self._numbers)}", group_size)
+        group = NamelessGroup(key, f"{key}-{next(self._numbers)}", group_size, is_final=is_final)
         place = self._seat(group, digest, join)
         self._groups.setdefault(key, []).append(group)
         return place
@@ -130,7 +146,8 @@ class Seating:
 
     def _settle(self, group: NamelessGroup, answer: asyncio.Task[Answer]) -> None:
         group.settled = True
-        if answer.cancelled() or answer.exception() is not None:
+        error = None if answer.cancelled() else answer.exception()
+        if answer.cancelled() or (error is not None and not (group.is_whole and group.is_final(error))):
             self._end(group)
 
     def _leave(self, group: NamelessGroup) -> None:

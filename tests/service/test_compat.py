@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
@@ -445,12 +445,14 @@ async def test_all_of_a_failed_group_get_one_constant_that_is_counted_once(time:
     assert bench.constants == ["anonymous"]
 
 
-async def test_a_group_that_is_not_complete_in_time_gets_the_constant(time: FakeTime, bench: Bench) -> None:
+async def test_a_group_that_is_not_complete_in_time_is_an_error_and_no_constant(time: FakeTime, bench: Bench) -> None:
+    """The sibling that is missing may have its score, from before a restart."""
     started = time.now
     answers = await time.run(replies(*(openrlhf(bench, text, group_size=3, failure_reward=0) for text in ("a", "b"))))
-    assert [reply.json()["rewards"] for reply in answers] == [[0.0], [0.0]]
+    assert [(reply.status, reply.json()["error"]["code"]) for reply in answers] == [(504, "deadline")] * 2
     assert time.now - started == 90
     assert bench.met == []
+    assert bench.constants == []
 
 
 @pytest.mark.parametrize(
@@ -823,6 +825,7 @@ def test_after_failures_the_tries_of_a_group_meet_again(
 
 
 @given(SAMPLES, st.lists(st.booleans(), min_size=1, max_size=4))
+@example([[("a", 0.001, []), ("a", 0.001, []), ("a", 0.001, [0.003])]], [True])
 def test_a_constant_is_the_same_for_the_whole_group(
     samples: list[list[tuple[str, float, list[float]]]], failing: list[bool]
 ) -> None:
