@@ -64,11 +64,14 @@ quick: check ## check and the fast tests, for every commit
 	$(BIN)/pytest -n auto -m 'not slow' --hypothesis-profile quick
 
 # Other people's trainers hold other versions of what we and they need: each has an environment of its own.
-$(VENV)-%/.ready: tests/frameworks/%/requirements.txt tests/frameworks/requirements.txt pyproject.toml
+.SECONDEXPANSION:
+$(VENV)-%/.ready: $$(wildcard tests/frameworks/%/requirements*.txt) tests/frameworks/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
-	$(@D)/bin/python -m pip install --quiet --requirement tests/frameworks/requirements.txt --requirement $<
-	@test ! -f $(<D)/requirements-bare.txt || $(@D)/bin/python -m pip install --quiet --no-deps --requirement $(<D)/requirements-bare.txt
+	$(@D)/bin/python -m pip install --quiet --requirement tests/frameworks/requirements.txt \
+		--requirement tests/frameworks/$*/requirements.txt
+	@bare=tests/frameworks/$*/requirements-bare.txt; test ! -f $$bare \
+		|| $(@D)/bin/python -m pip install --quiet --no-deps --requirement $$bare
 	@touch $@
 
 test-%: $(VENV)-%/.ready

@@ -36,16 +36,27 @@ _GROUPS = 8
 _GROUP_SIZE = 8
 
 
+class _Asked:
+    """How many groups are with the judges at the moment, and were at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+
 class _SlowJudge:
     """A simulated judge that takes its time for each group, and reads any number at once."""
 
-    def __init__(self, seconds: float, name: str) -> None:
+    def __init__(self, seconds: float, name: str, asked: _Asked) -> None:
         self._seconds = seconds
+        self._asked = asked
         self._judge = SimulatedJudge(hash_quality)
         self.info = replace(self._judge.info, model=name, cacheable=False)
 
     async def __call__(self, request: JudgeRequest) -> JudgeReply:
+        self._asked.now += 1
+        self._asked.most = max(self._asked.most, self._asked.now)
         await asyncio.sleep(self._seconds)
+        self._asked.now -= 1
         return await self._judge(request)
 
 
@@ -105,10 +116,11 @@ def _run(model: Path, folder: Path, arm: str, seconds: float, steps: int) -> dic
         logging_strategy="no",
         disable_tqdm=True,
     )
+    asked = _Asked()
     trainer = GRPOTrainer(
         model=str(model),
         args=config,
-        reward_funcs=[make(Ruler(_SlowJudge(seconds, f"slow {place}"))) for place in range(num_judges)],
+        reward_funcs=[make(Ruler(_SlowJudge(seconds, f"slow {place}", asked))) for place in range(num_judges)],
         train_dataset=Dataset.from_list([{"prompt": f"Say something about {i}."} for i in range(64)]),
     )
     trainer.remove_callback(PrinterCallback)
@@ -127,7 +139,8 @@ def _run(model: Path, folder: Path, arm: str, seconds: float, steps: int) -> dic
     trainer.train()
     seconds_a_step = (time.perf_counter() - begun) / len(waited)
     stall = statistics.median(waited[1:])
-    return {"stall_seconds": stall, "stall_ratio": stall / seconds, "step_seconds": seconds_a_step}
+    figures = {"stall_seconds": stall, "stall_ratio": stall / seconds, "step_seconds": seconds_a_step}
+    return {**figures, "most_at_once": asked.most}
 
 
 def report(figures: Mapping[str, Any]) -> None:

@@ -32,7 +32,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
     Those of other people's trainers run in environments of their own, and only when they are named.
     """
-    if collection_path == FRAMEWORKS and not any("frameworks" in argument for argument in config.args):
+    named = (Path(argument.split("::")[0]).resolve() for argument in config.args)
+    if collection_path == FRAMEWORKS and not any(path.is_relative_to(FRAMEWORKS) for path in named):
         return True
     if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
         return None

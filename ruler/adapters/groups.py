@@ -1,10 +1,18 @@
-"""Which rows of a trainer's batch are one group."""
+"""Which rows of a trainer's batch are one group, and what the rollouts of a group share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ruler.errors import ConfigError
+from ruler.messages import Message
+from ruler.types import Rollout
+
+WHOLE_GROUPS = (
+    "Each process asks about its own rows, and these have to be whole groups: make per_device_train_batch_size × "
+    "steps_per_generation a multiple of num_generations, and per_device_eval_batch_size one of num_generations_eval"
+)
+"""The remedy for trainers with these settings of transformers and TRL."""
 
 
 def split(
@@ -79,3 +87,13 @@ def _equal(keys: Sequence[object]) -> list[list[int]]:
         except TypeError:
             raise ConfigError(f"keys: row {row}: expected an id, got {key!r:.80}") from None
     return list(found.values())
+
+
+def opening(rollouts: Sequence[Rollout]) -> list[Message]:
+    """The messages that all rollouts were told, and told alike, before any of them answered."""
+    shared: list[Message] = []
+    for told in zip(*(rollout.messages for rollout in rollouts), strict=False):
+        if told[0].role == "assistant" or any(message != told[0] for message in told):
+            break
+        shared.append(told[0])
+    return shared

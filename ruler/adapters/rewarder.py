@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import os
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from ruler.background import run_in_background
 from ruler.errors import BudgetExceeded, ConfigError, JudgeError
-from ruler.rewards import GroupRewards, Rewards
+from ruler.rewards import GroupRewards, Rewards, RolloutReward
 from ruler.types import FailedGroup, Group, ScoredGroup
 
 P = ParamSpec("P")
@@ -45,16 +44,14 @@ class RewardedGroup:
     def optional(self) -> tuple[float | None, ...]:
         """For trainers that know "no score": a number for every rollout, or None for all.
 
-        None for a group that failed, and for a tied one in which all rewards are equal: it tells nothing, and its
-        rewards, which lack the judge's part, would shift a mean over groups.
+        None for a group that failed, and for a tied one in which all rewards are equal, which tells nothing.
         """
-        rewards = self.rewards.rewards
-        if self.result.status == "tied" and len(set(rewards)) == 1:
-            return (None,) * len(rewards)
-        return rewards
+        if self.failure is not None or (self.result.status == "tied" and len(set(self._numbers())) == 1):
+            return (None,) * len(self.group.rollouts)
+        return self._numbers()
 
     def numbers(self, failure_reward: float | None = None) -> tuple[float, ...]:
-        """For trainers that know numbers only. Tied rollouts get half of what the judge can add, the middle of it.
+        """For trainers that know numbers only.
 
         Args:
             failure_reward: what all rollouts of a failed group get: equal rewards give none of them an advantage.
@@ -63,45 +60,49 @@ class RewardedGroup:
         Raises:
             JudgeError: the group failed.
         """
-        rewards = [reward for reward in self.rewards.rewards if reward is not None]
-        if self.failure is not None:
-            if failure_reward is None:
-                raise self.error()
-            return (float(failure_reward),) * len(self.group.rollouts)
-        breaks_ties = self.made_by.judge_breaks_ties
-        middle = self.made_by.judge_weight / 2 if self.result.status == "tied" and not breaks_ties else 0.0
-        return tuple(
-            reward if one.gated_by else reward + middle
-            for reward, one in zip(rewards, self.rewards.rollouts, strict=True)
-        )
+        if self.failure is None:
+            return self._numbers()
+        if failure_reward is None:
+            raise self.error()
+        return (float(failure_reward),) * len(self.group.rollouts)
+
+    def _numbers(self) -> tuple[float, ...]:
+        rewards = self.rewards.rollouts
+        return tuple((one.reward or 0.0) + (0.0 if one.gated_by else self._middle) for one in rewards)
+
+    @property
+    def _middle(self) -> float:
+        """What the judge adds to rollouts that are tied: half of what it can, so that a mean over groups learns nothing
+        from a tie.
+        """
+        adds = self.result.status == "tied" and not self.made_by.judge_breaks_ties
+        return self.made_by.judge_weight / 2 if adds else 0.0
 
     def error(self) -> JudgeError:
         """What a trainer that has to be told by an exception is told of a failed group."""
         return JudgeError(f"group {self.group.id!r:.80}: no reward for any rollout: {self.failure}")
 
     def metrics(self) -> list[dict[str, float]]:
-        """For each rollout what its reward is made of; the same keys for every group that is rewarded alike.
+        """For each rollout what its reward is made of, by `metric_names`.
 
-        `judge_failed`, `judge_tied` and `judge_gated` are 0 or 1. `part_judge` and `part_NAME` for each rule are what
-        these add to the reward: 0 where they add nothing, also to rollouts of a failed group.
+        `judge_failed`, `judge_tied` and `judge_gated` are 0 or 1: the group has no rewards, the judge was not asked
+        because all read the same, a gate set the reward. `part_judge` and `part_NAME` for each rule are what these add
+        to the reward: it is their sum, unless a gate set it. They are 0 where there is no reward.
         """
-        failed = self.failure is not None or self.result.status == "failed"
-        parts = ("judge", *(rule.name for rule in self.made_by.rules))
-        return [
-            dict(
-                zip(
-                    metric_names(self.made_by),
-                    (
-                        float(failed),
-                        float(self.result.status == "tied"),
-                        float(one.gated_by is not None),
-                        *(0.0 if self.failure else one.parts.get(name, 0.0) for name in parts),
-                    ),
-                    strict=True,
-                )
-            )
-            for one in self.rewards.rollouts
-        ]
+        return [self._metrics(one) for one in self.rewards.rollouts]
+
+    def _metrics(self, one: RolloutReward) -> dict[str, float]:
+        said = {f"part_{name}": value for name, value in one.parts.items()}
+        if self._middle and one.gated_by is None:
+            said["part_judge"] = self._middle
+        if self.failure is not None:
+            said = {}
+        said |= {
+            "judge_failed": float(self.failure is not None),
+            "judge_tied": float(self.result.status == "tied"),
+            "judge_gated": float(one.gated_by is not None),
+        }
+        return {name: said.get(name, 0.0) for name in metric_names(self.made_by)}
 
     @property
     def notes(self) -> tuple[str | None, ...]:
@@ -114,6 +115,32 @@ class RewardedGroup:
 def metric_names(rewards: Rewards) -> tuple[str, ...]:
     """The keys of `RewardedGroup.metrics` of every group that is rewarded so."""
     return "judge_failed", "judge_tied", "judge_gated", "part_judge", *(f"part_{rule.name}" for rule in rewards.rules)
+
+
+def mean_parts(rewarded: Iterable[RewardedGroup], rewards: Rewards) -> dict[str, float]:
+    """The mean of each part over all rollouts of these groups; nan where there are none.
+
+    The names are the same whatever happened: where several processes log them, some trainers wait for all of them.
+    """
+    of_rollouts = [metrics for one in rewarded for metrics in one.metrics()]
+    return {
+        name: math.fsum(metrics[name] for metrics in of_rollouts) / len(of_rollouts) if of_rollouts else math.nan
+        for name in metric_names(rewards)
+        if name.startswith("part_")
+    }
+
+
+def read_failure_reward(value: object) -> float | None:
+    """What all rollouts of a failed group are to get.
+
+    Raises:
+        ConfigError: neither None nor a finite number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"failure_reward: expected a finite number or None, got {value!r:.80}")
+    return float(value)
 
 
 class Rewarder:
@@ -140,7 +167,6 @@ class Rewarder:
             raise ConfigError(f"rewards: expected Rewards, got {rewards!r:.80}")
         self.rewards = rewards or Rewards()
         self._scorer = scorer
-        self._pid = os.getpid()
 
     async def reward(self, groups: Sequence[Group]) -> list[RewardedGroup]:
         """One result per group, in order; a failure is logged, and disturbs no other group.
@@ -152,7 +178,7 @@ class Rewarder:
         """
         if not groups:
             return []
-        results = await self._here().score_many(groups)
+        results = await self._scorer.score_many(groups)
         if [result.group_id for result in results] != [group.id for group in groups]:
             raise ConfigError(f"scorer: its results are not those of the groups: {len(results)} for {len(groups)}")
         return [self._settle(group, result) for group, result in zip(groups, results, strict=True)]
@@ -171,12 +197,6 @@ class Rewarder:
             # As a literal: a judge's reply may stand in it, and must not write lines of its own into a log.
             _logger.warning("group %.80r: no reward for any rollout: %.*r", group.id, _SHOWN_CHARS, failure)
         return RewardedGroup(group, rewards, result, self.rewards, failure)
-
-    def _here(self) -> Scorer:
-        """The scorer; in a forked child one made anew, because threads and locks of the parent are not there."""
-        if self._pid != os.getpid():
-            self._scorer, self._pid = copy.copy(self._scorer), os.getpid()
-        return self._scorer
 
 
 class Blocking(Generic[P, T]):

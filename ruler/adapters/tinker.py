@@ -95,12 +95,11 @@ class JudgedGroup:
             for place, (trajectory, env) in enumerate(zip(trajectory_group, env_group, strict=True), 1)
         ]
         group = Group.of(rollouts, task=tasks[0], reference=self.reference_of(env_group[0]))
-        [judged] = await Rewarder(self.scorer, self.rewards).reward([group])
-        numbers = judged.numbers()
         own = await super().compute_group_rewards(trajectory_group, env_group)  # type: ignore[misc]
+        [judged] = await Rewarder(self.scorer, self.rewards).reward([group])
         return [
             (reward + number, {**metrics, **of_judge})
-            for (reward, metrics), number, of_judge in zip(own, numbers, judged.metrics(), strict=True)
+            for (reward, metrics), number, of_judge in zip(own, judged.numbers(), judged.metrics(), strict=True)
         ]
 
 

@@ -8,23 +8,18 @@ leaves the row out of baselines and gives it an advantage of 0 if no other funct
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ruler.adapters.groups import split
-from ruler.adapters.rewarder import RewardedGroup, Rewarder, Scorer
+from ruler.adapters.groups import WHOLE_GROUPS, split
+from ruler.adapters.rewarder import Rewarder, Scorer, mean_parts
 from ruler.chat_text import read_prompt, read_response
 from ruler.errors import ConfigError
 from ruler.rewards import Rewards
 from ruler.types import Group, Rollout
 
-_WHOLE_GROUPS = (
-    "Each process asks about its own rows, and these have to be whole groups: make per_device_train_batch_size × "
-    "steps_per_generation a multiple of num_generations, and per_device_eval_batch_size one of num_generations_eval"
-)
 _NO_COLUMNS = frozenset(("trainer_state", "log_extra", "log_metric", "environments", "completion_ids"))
 
 
@@ -52,9 +47,10 @@ def reward_function(
     a group is trained on theirs alone. A plain function is `Blocking(reward_function(…))` of `ruler.adapters.rewarder`.
     Both pickle when the scorer does, as AsyncGRPOTrainer needs it.
 
-    Logged are, as metrics, `judge/failed_groups`, `judge/tied_groups` (counts a call) and `judge/part_judge`,
-    `judge/part_NAME` for each rule (means; nan in a call in which no group has rewards); in the table of completions
-    `judge_note` and `judge_failure`. AsyncGRPOTrainer takes no logs.
+    Logged are, as metrics, `judge/failed_groups`, `judge/tied_groups` (counts of a call, which TRL averages over calls
+    and processes) and `judge/part_judge`, `judge/part_NAME` for each rule (means over rollouts with rewards; nan for a
+    step in which a process has none); in the table of completions `judge_note` and `judge_failure`. AsyncGRPOTrainer
+    takes no logs.
 
     Args:
         scorer: a Ruler or a Client.
@@ -90,7 +86,7 @@ async def judge(
     """What `reward_function` returns, once it has its settings."""
     # With environments each rollout has its own prompt, and equal prompts tell nothing.
     keys = [None] * len(prompts) if columns.get("environments") is not None else prompts
-    groups = split(keys, _sizes(settings, log_metric), remedy=_WHOLE_GROUPS)
+    groups = split(keys, _sizes(settings, log_metric), remedy=WHOLE_GROUPS)
     rows = _rows(columns, len(prompts), settings.reference)
     rewarded = await settings.rewarder.reward(
         [
@@ -106,8 +102,11 @@ async def judge(
             by_row[row] = cells
     rewards, notes, failures = (list(column) for column in zip(*by_row, strict=True)) if by_row else ([], [], [])
     if log_metric is not None:
-        for name, value in _metrics(rewarded).items():
-            log_metric(f"judge/{name}", value)
+        log_metric("judge/failed_groups", sum(one.failure is not None for one in rewarded))
+        log_metric("judge/tied_groups", sum(one.result.status == "tied" for one in rewarded))
+        with_rewards = [one for one in rewarded if None not in one.optional]
+        for name, mean in mean_parts(with_rewards, settings.rewarder.rewards).items():
+            log_metric(f"judge/{name}", mean)
     if log_extra is not None:
         log_extra("judge_note", notes)
         log_extra("judge_failure", failures)
@@ -148,15 +147,3 @@ def _group(prompts: Sequence[Any], completions: Sequence[Any], rows: Sequence[An
         tools=settings.tools,
         reference=rows[0][settings.reference] if settings.reference is not None else None,
     )
-
-
-def _metrics(rewarded: Sequence[RewardedGroup]) -> dict[str, float]:
-    """The same names in every process, whatever happened there: older versions wait for ever for one that lacks."""
-    of_rollouts = [metrics for one in rewarded for metrics in one.metrics()]
-    known = [metrics for metrics in of_rollouts if not metrics["judge_failed"]]
-    parts = [name for name in (of_rollouts[0] if of_rollouts else {}) if name.startswith("part_")]
-    return {
-        "failed_groups": float(sum(one.failure is not None for one in rewarded)),
-        "tied_groups": float(sum(one.result.status == "tied" for one in rewarded)),
-        **{name: math.fsum(m[name] for m in known) / len(known) if known else math.nan for name in parts},
-    }

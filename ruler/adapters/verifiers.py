@@ -8,13 +8,12 @@ have no Rubric; see `ruler.adapters.verifiers_env`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from ruler.adapters.rewarder import Rewarder, Scorer, metric_names
-from ruler.errors import ConfigError, GroupError
+from ruler.adapters.rewarder import Rewarder, Scorer, metric_names, read_failure_reward
+from ruler.errors import GroupError
 from ruler.rewards import Rewards
 from ruler.types import Group, Rollout
 
@@ -47,9 +46,7 @@ def rubric_functions(
     Raises:
         ConfigError: an argument is something else.
     """
-    rewarder = Rewarder(scorer, rewards)
-    if failure_reward is not None and not _is_number(failure_reward):
-        raise ConfigError(f"failure_reward: expected a finite number or None, got {failure_reward!r:.80}")
+    rewarder, failure_reward = Rewarder(scorer, rewards), read_failure_reward(failure_reward)
 
     # Known for a group function by the name of its parameter: the versions differ in which annotations they know.
     async def judge_reward(states: Sequence[State]) -> list[float]:
@@ -65,18 +62,21 @@ def rubric_functions(
 async def _reward(rewarder: Rewarder, states: Sequence[State], failure_reward: float | None) -> list[float]:
     left = [place for place, state in enumerate(states) if state.get("error") is None]
     for state in states:
-        state[RESULT] = {}
+        state[RESULT] = {"score": None, "note": None, "failure": None}
     if len(left) < min(2, len(states)):
         failure = f"{len(left)} of {len(states)} rollouts have no error: too few to compare"
         if failure_reward is None:
             errors = [state["error"] for state in states if state.get("error") is not None]
             raise GroupError(f"states: {failure}; the first error: {errors[0]!r:.500}")
         for state in states:
-            state[RESULT] = {"score": None, "note": None, "failure": failure, "judge_failed": 1.0}
-        return [float(failure_reward)] * len(states)
+            state[RESULT] |= {"failure": failure, "judge_failed": 1.0}
+        return [failure_reward] * len(states)
     [rewarded] = await rewarder.reward([_read_group([states[place] for place in left])])
     numbers = rewarded.numbers(failure_reward)
     filled = [fmean(numbers)] * len(states)
+    if rewarded.failure is not None:
+        for state in states:
+            state[RESULT] |= {"failure": rewarded.failure, "judge_failed": 1.0}
     told = zip(left, numbers, rewarded.rewards.rollouts, rewarded.notes, rewarded.metrics(), strict=True)
     for place, number, rollout, note, metrics in told:
         filled[place] = number
@@ -127,7 +127,3 @@ class _Raising(list[float]):
 
     def __iter__(self) -> Iterator[float]:
         raise self._error
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -78,13 +78,13 @@ class EpisodeJudge:
                 f"episode {episode.id!r}: {len(left)} of {len(traces)} traces have no error: too few to compare"
             )
         [rewarded] = await self._rewarder.reward([self._read_group(task, episode, left)])
+        _record_usage(left[0], rewarded.result.usage)
         numbers = rewarded.numbers()
         for trace, number, note, metrics in zip(left, numbers, rewarded.notes, rewarded.metrics(), strict=True):
             trace.record_reward(REWARD, number)
             trace.record_metrics(metrics)
             if note is not None:
                 trace.info["judge_note"] = note
-        _record_usage(left[0], rewarded.result.usage)
 
     def _traces(self, episode: Any) -> list[Any]:
         by_agent = episode.by_agent

@@ -15,10 +15,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ruler.adapters.rewarder import metric_names
+from ruler.adapters.rewarder import metric_names, read_failure_reward
 from ruler.adapters.verl_rows import read_row
 from ruler.client import Client, JoinedScore
-from ruler.errors import ConfigError, JudgeError
+from ruler.errors import ConfigError, JudgeError, JudgeUnavailable, PackingError
 from ruler.rewards import Rewards
 from ruler.types import Group
 
@@ -32,8 +32,8 @@ class JudgedRollouts:
         client: asks the service; None: the one in RULER_URL.
         rewards: how score and rules make a reward. Rules see `reward_model.ground_truth` as the group's reference, and
             `extra_info` as its metadata.
-        failure_reward: what all rollouts of a failed group get, for verl's trainer before V1, which ends with the first
-            error; None: it raises. A group that is not whole has failed then, as who came late has no score.
+        failure_reward: what all rollouts get of a group that the judge failed, for verl's trainer before V1, which ends
+            with the first error; None: it raises. JudgeUnavailable raises all the same: it may be one rollout's alone.
     """
 
     client: Client | None = None
@@ -53,6 +53,7 @@ class JudgedRollouts:
             raise ConfigError("judge_breaks_ties: verl rewards one rollout at a time, and does not show its siblings")
         if type(self).group_size is JudgedRollouts.group_size:
             _check_sizes(self._rollout, config.get("trainer") or {})
+        self._failure_reward = read_failure_reward(self.failure_reward)
         self._client = self.client or Client()
 
     def group_size(self, fields: Mapping[str, Any]) -> int:
@@ -75,7 +76,6 @@ class JudgedRollouts:
             if not self.rewards.rules:
                 raise ConfigError("group_size: 1, and there are no rules: one rollout compares with nothing")
             return self._made(alone, None)
-        joined, why = None, "not all of its rollouts came"
         try:
             joined = await self._client.join(
                 alone.rollouts[0],
@@ -86,21 +86,21 @@ class JudgedRollouts:
                 task=alone.task,
                 reference=alone.reference,
             )
-        except JudgeError as error:
-            if self.failure_reward is None:
+        except (JudgeError, PackingError) as error:
+            # A judge that is away, a lost connection and a late sibling look alike, and are no failure of all rollouts.
+            if self._failure_reward is None or isinstance(error, JudgeUnavailable):
                 raise
-            why = f"{error.code}: {error}"
-        if self.failure_reward is not None and (joined is None or joined.num_rollouts < size):
-            _logger.warning("group %.80r: %r for all rollouts: %.500r", alone.id, self.failure_reward, why)
-            return self._reported(float(self.failure_reward), {}, failed=True)
+            _logger.warning("group %.80r: %r for all rollouts: %.500r", alone.id, self._failure_reward, str(error))
+            return self._reported(self._failure_reward, {}, failed=True)
         return self._made(alone, joined)
 
     def _made(self, alone: Group, joined: JoinedScore | None) -> dict[str, Any]:
         one = self.rewards.combine_one(alone, joined.score.score if joined else None)
         assert one.reward is not None
         tied = joined is not None and joined.status == "tied"
-        middle = self.rewards.judge_weight / 2 if tied and one.gated_by is None else 0.0
-        return self._reported(one.reward + middle, one.parts, tied=tied, gated=one.gated_by is not None)
+        middle = {"judge": self.rewards.judge_weight / 2} if tied and one.gated_by is None else {}
+        reward = one.reward + sum(middle.values())
+        return self._reported(reward, {**one.parts, **middle}, tied=tied, gated=one.gated_by is not None)
 
     def _reported(self, reward: float, parts: Mapping[str, float], **happened: bool) -> dict[str, Any]:
         # verl takes the keys of the first sample and expects them in every other.

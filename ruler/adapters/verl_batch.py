@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ruler.adapters.groups import split
-from ruler.adapters.rewarder import Rewarder, Scorer
+from ruler.adapters.rewarder import Rewarder, Scorer, read_failure_reward
 from ruler.adapters.verl_rows import without_arrays
 from ruler.errors import GroupError
 from ruler.rewards import Rewards
@@ -42,7 +42,7 @@ def batch_reward(
         rewards: how scores and rules make a reward, the reference being the ground truth; None: the score is it.
         failure_reward: what all rollouts of a failed group get instead of an error. verl knows numbers only.
     """
-    return partial(_compute_score, Rewarder(scorer, rewards), task, group_by, failure_reward)
+    return partial(_compute_score, Rewarder(scorer, rewards), task, group_by, read_failure_reward(failure_reward))
 
 
 def _compute_score(

@@ -5,21 +5,32 @@ import logging
 import math
 import multiprocessing
 import pickle
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
 
 from judges.scripted import ScriptedJudge, scores_reply
 from ruler import Client, FailedGroup, Group, JudgeError, JudgeRequest, JudgeUnavailable, ReplyError, Ruler, ScoredGroup
-from ruler.adapters.rewarder import Blocking, RewardedGroup, Rewarder
+from ruler.adapters.ms_swift import orm
+from ruler.adapters.openrlhf import agent_executor
+from ruler.adapters.rewarder import Blocking, RewardedGroup, Rewarder, mean_parts
+from ruler.adapters.slime import group_reward
+from ruler.adapters.verifiers import rubric_functions
+from ruler.adapters.verl import JudgedRollouts
+from ruler.adapters.verl_batch import batch_reward
 from ruler.errors import BudgetExceeded, ConfigError, RulerError
 from ruler.rewards import Gate, Rewards, Rule
 from ruler.rules import exact_answer, finished, matches
 from ruler.types import Rollout
+from tests.conftest import ROOT
+from tests.test_rewards import compositions, judged_groups
 
 SIMULATED = "simulated?quality=length&noise=0&scale=1500&offset=-1400"
 PLAIN = Group.of(["a", "b" * 20, "c" * 40], task="q", id="plain", reference="a")
@@ -98,7 +109,7 @@ async def test_a_failed_group_that_rules_alone_decide_has_its_rewards() -> None:
     one = await rewarded(stopped, REWARDS)
     assert one.optional == one.numbers() == (-1.0, -1.0)
     assert one.failure is None
-    assert [m["judge_failed"] for m in one.metrics()] == [1.0, 1.0]
+    assert [m["judge_failed"] for m in one.metrics()] == [0.0, 0.0]
 
 
 async def test_a_rule_that_raises_fails_its_group_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +134,7 @@ async def test_a_tied_group_is_the_middle_or_nothing() -> None:
     alone = await rewarded(TIED)
     assert alone.optional == (None, None, None)
     assert alone.numbers() == alone.numbers(-3.0) == (0.5, 0.5, 0.5)
-    assert [m["judge_tied"] for m in alone.metrics()] == [1.0] * 3
+    assert [(m["judge_tied"], m["part_judge"]) for m in alone.metrics()] == [(1.0, 0.5)] * 3
     assert (await rewarded(TIED, REWARDS)).numbers() == (2.25, 2.25, 2.25)
     assert (await rewarded(TIED, Rewards(rules=REWARDS.rules, judge_breaks_ties=True))).numbers() == (2.0, 2.0, 2.0)
 
@@ -135,13 +146,66 @@ async def test_a_tied_group_that_rules_tell_apart_has_rewards() -> None:
     )
     rewards = Rewards(rules=(Rule("passed", lambda rollout, group: bool(rollout.metadata["passed"])),))
     one = await rewarded(apart, rewards)
-    assert one.optional == (1.0, 0.0)
-    assert one.numbers() == (1.5, 0.5)
+    assert one.optional == one.numbers() == (1.5, 0.5)
+    assert [metrics["part_judge"] for metrics in one.metrics()] == [0.5, 0.5]
 
 
 async def test_no_groups_ask_nobody() -> None:
     judge = ScriptedJudge([])
     assert await Rewarder(Ruler(judge)).reward([]) == []
+
+
+async def test_means_are_over_rollouts_that_have_a_reward() -> None:
+    rewarder = Rewarder(scripted(), REWARDS)
+    plain, tied, failed = await rewarder.reward([PLAIN, TIED, FAILING])
+    means = mean_parts([plain, tied], REWARDS)
+    assert tuple(f"part_{name}" for name in ("judge", "right", "short")) == tuple(means)
+    parts = [metrics["part_judge"] for one in (plain, tied) for metrics in one.metrics()]
+    assert means["part_judge"] == pytest.approx(sum(parts) / 6)
+    assert means["part_right"] == pytest.approx((2 + 3 * 2) / 6)
+    none = mean_parts([], REWARDS)
+    assert tuple(none) == tuple(means)
+    assert all(math.isnan(mean) for mean in none.values())
+    assert failed.optional == (None, None)
+
+
+@given(rewards=compositions(), judged=judged_groups())
+def test_the_parts_make_up_the_number(rewards: Rewards, judged: tuple[Group, ScoredGroup]) -> None:
+    group, result = judged
+    settled, failure = rewards.settle(group, result)
+    one = RewardedGroup(group, settled, result, rewards, failure)
+    for number, metrics, of_rollout in zip(one.numbers(), one.metrics(), settled.rollouts, strict=True):
+        parts = math.fsum(value for name, value in metrics.items() if name.startswith("part_"))
+        assert metrics["judge_gated"] == (of_rollout.gated_by is not None)
+        assert number == (of_rollout.reward if of_rollout.gated_by else pytest.approx(parts, rel=1e-9, abs=1e-9))
+
+
+@pytest.mark.parametrize("value", ["zero", "0", math.nan, math.inf, True, [0.0]])
+@pytest.mark.parametrize("adapter", ["verifiers", "verl_batch", "verl", "slime", "ms_swift", "openrlhf"])
+def test_a_failure_reward_is_a_finite_number(adapter: str, value: Any) -> None:
+    """Wherever there is one: what is none would end a run after hours, or poison a batch."""
+
+    class Parent:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def execute(self) -> None:
+            pass
+
+    class Manager(JudgedRollouts, Parent):
+        failure_reward = value
+
+    config = {"actor_rollout_ref": SimpleNamespace(rollout=SimpleNamespace(n=2, val_kwargs=SimpleNamespace(n=2)))}
+    make: dict[str, Callable[[], object]] = {
+        "verifiers": lambda: rubric_functions(scripted(), failure_reward=value),
+        "verl_batch": lambda: batch_reward(scripted(), task="question", failure_reward=value),
+        "verl": lambda: Manager(SimpleNamespace(**config, get=lambda name: None), None),
+        "slime": lambda: group_reward(scripted(), failure_reward=value),
+        "ms_swift": lambda: orm(scripted(), failure_reward=value),
+        "openrlhf": lambda: agent_executor(scripted(), base=Parent, failure_reward=value),
+    }
+    with pytest.raises(ConfigError, match="failure_reward: expected a finite number or None, got"):
+        make[adapter]()
 
 
 # --- What ends a run ----------------------------------------------------------------
@@ -247,3 +311,33 @@ def test_it_pickles_with_its_rules() -> None:
     [one] = client.reward_sync([PLAIN])
     assert one.optional == (None, None, None)
     assert str(one.failure).startswith(f"{JudgeUnavailable.code}: http://127.0.0.1:9")
+
+
+# --- The page ------------------------------------------------------------------------
+
+
+async def test_what_the_page_shows_runs() -> None:
+    page = (ROOT / "docs" / "trainers.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for code in blocks:
+        exec(code.replace("openai/gpt-5-mini", SIMULATED), names)
+    assert len(blocks) == 2
+    got = await names["rewards_of"](["p"] * 4, ["a", "b" * 30, "same", "same"], 2)
+    assert got[0] > got[1]
+    assert got[2:] == [None, None]
+    with pytest.raises(ConfigError, match="make the batch size a multiple of group_size"):
+        await names["rewards_of"](["p"] * 3, ["a", "b", "c"], 2)
+    [one] = await Rewarder(Ruler(SIMULATED), names["rewards"]).reward([PLAIN_NUMBER])
+    assert [metrics["part_correct"] for metrics in one.metrics()] == [1.0, 0.0]
+
+
+PLAIN_NUMBER = Group.of(["42", "about 41"], task="6 * 7?", reference="42")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "docs" / "trainers").glob("*.md")))
+def test_every_page_is_linked_and_says_what_a_failed_judge_is(name: str) -> None:
+    assert f"(trainers/{name}.md)" in (ROOT / "docs" / "trainers.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "trainers" / f"{name}.md").read_text(encoding="utf-8")
+    assert "## When the judge fails" in page
+    assert "Tested with" in page

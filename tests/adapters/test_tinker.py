@@ -107,7 +107,7 @@ async def test_tied_rollouts_get_half_of_the_judge_and_their_rules() -> None:
         "judge_failed": 0.0,
         "judge_tied": 1.0,
         "judge_gated": 0.0,
-        "part_judge": 0.0,
+        "part_judge": 1.0,
         "part_right": 1.0,
     }
 

@@ -182,7 +182,7 @@ async def test_a_failed_group_is_none_for_all_its_rows_and_is_counted() -> None:
     assert got[2:] == [None] * 4
     assert sorted(got[:2]) == [0.89, 0.9]  # type: ignore[type-var]
     assert trainer.metrics == {
-        "judge/failed_groups": 1.0, "judge/tied_groups": 1.0, "judge/part_judge": pytest.approx((0.89 + 0.9) / 4)
+        "judge/failed_groups": 1.0, "judge/tied_groups": 1.0, "judge/part_judge": pytest.approx((0.89 + 0.9) / 2)
     }  # fmt: skip
     failures = trainer.extra["judge_failure"]
     assert failures == [None, None, "unavailable: it is down", "unavailable: it is down", None, None]

@@ -6,6 +6,7 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,7 +169,7 @@ def test_async_grpo_scores_in_a_spawned_child(fails: bool) -> None:
         reward = reward_function(Client(url, attempts=1), num_generations=4, reference="answer")
         texts = ["a", "b" * 30, "c" * 60, "d" * 60]
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as children:
-            got = children.submit(score_in_child, reward, texts).result(120)
+            got = children.submit(score_in_child, reward, texts).result(400)
     advantages = [advantage for advantage, _ in got]
     rewards = [metrics["rewards/judge"] for _, metrics in got]
     if fails:
@@ -189,6 +190,28 @@ def test_two_processes_with_half_groups_are_refused(policy: Path, tmp_path: Path
     assert done.returncode != 0
     assert "2 rows are a group, but of 3 rows 1 belong together" in done.stderr
     assert "make per_device_train_batch_size × steps_per_generation a multiple of num_generations" in done.stderr
+
+
+def test_what_the_page_shows_runs(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "trainers" / "trl.md").read_text(encoding="utf-8")
+    start, rules = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    small = "max_steps=1, max_completion_length=16, use_cpu=True, bf16=False, report_to=[], save_strategy='no'"
+    for theirs, here in (
+        ("openai/gpt-5-mini", LIKES_SHORT),
+        ("Qwen/Qwen2.5-0.5B-Instruct", str(policy)),
+        ('output_dir="runs/trl"', f'output_dir="runs/trl", {small}'),
+    ):
+        assert theirs in start
+        start = start.replace(theirs, here)
+    names: dict[str, Any] = {}
+    exec(start, names)
+    assert names["trainer"].state.global_step == 1
+    assert steps(names["trainer"], "train_loss")
+    exec(rules.replace("openai/gpt-5-mini", LIKES_SHORT), names)
+    again = make_trainer("GRPO", policy, tmp_path, names["judge"], max_steps=1)
+    again.train()
+    assert steps(again, "judge/part_correct")[0] >= 0
 
 
 # --- A whole run ------------------------------------------------------------------------
@@ -213,9 +236,9 @@ def test_twenty_steps_over_a_service_that_is_killed_and_restarted(
     policy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outage = Outage(["--judge", LIKES_SHORT, "--cache", str(tmp_path / "cache.sqlite3")], down=8, up=10)
-    client = Client(outage.service.url, attempts=2, timeout_seconds=20)
+    client = Client(outage.service.url, attempts=2)  # soon given up when nobody listens
     watched = Watched(reward_function(client, num_generations=8))
-    trainer = make_trainer("GRPO", policy, tmp_path, watched, max_steps=20)
+    trainer = make_trainer("GRPO", policy, tmp_path, watched, max_steps=20, learning_rate=1e-3)
     trainer.add_callback(outage)
     try:
         with caplog.at_level(logging.WARNING, "ruler.adapters"):
@@ -241,6 +264,6 @@ def test_twenty_steps_over_a_service_that_is_killed_and_restarted(
     assert [grad == 0 for grad in steps(trainer, "grad_norm")[8:10]] == [True, True]
     # What the judge likes came true.
     lengths = steps(trainer, "completions/mean_length")
-    assert sum(lengths[-4:]) < 0.8 * sum(lengths[:4])
+    assert sum(lengths[-4:]) < 0.5 * sum(lengths[:4])
     rewards = steps(trainer, "rewards/judge/mean")
     assert sum(rewards[-4:]) > sum(rewards[:4])

@@ -179,7 +179,7 @@ async def test_a_rollout_with_an_error_is_not_judged_and_moves_no_advantage() ->
     given[1].update(error=RuntimeError("model call failed"), completion=None)
     assert await score(given) == pytest.approx([0.1, 0.5, 0.9])
     assert [state["advantage"] for state in given] == pytest.approx([-0.4, 0.0, 0.4])
-    assert given[1][RESULT] == {}
+    assert given[1][RESULT] == {"score": None, "note": None, "failure": None}
 
 
 @pytest.mark.parametrize("num_broken", [2, 3])

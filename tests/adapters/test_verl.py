@@ -173,16 +173,19 @@ async def test_a_constant_for_all_of_a_failed_group_is_opt_in_and_marked(caplog:
         made = await both(manager(Siblings(error=JudgeError("odd\nreply")), failure_reward=0), "a", "bb")
     assert [one["reward_score"] for one in made] == [0.0, 0.0]
     assert [one["reward_extra_info"]["judge_failed"] for one in made] == [1.0, 1.0]
-    assert caplog.messages == ["group 'u1': 0 for all rollouts: 'judge: odd\\nreply'"] * 2
+    assert caplog.messages == ["group 'u1': 0.0 for all rollouts: 'odd\\nreply'"] * 2
 
 
-async def test_with_a_constant_a_group_that_is_not_whole_has_failed() -> None:
-    settings = config(n=3, val_n=3)
-    short = Siblings(missing=1)
-    made = await both(manager(short, settings, failure_reward=-1.0), "a", "bb")
-    assert [one["reward_score"] for one in made] == [-1.0, -1.0]
-    scored = await both(manager(Siblings(missing=1), settings), "a", "bb")
-    assert [one["reward_score"] for one in scored] == [1.0, 0.9]
+@pytest.mark.parametrize("failure_reward", [None, -1.0])
+async def test_a_group_that_is_not_whole_is_scored_as_it_is(failure_reward: float | None) -> None:
+    """A constant beside the score that a missing sibling got before a restart would be a wrong number."""
+    short = manager(Siblings(missing=1), config(n=3, val_n=3), failure_reward=failure_reward)
+    assert [one["reward_score"] for one in await both(short, "a", "bb")] == [1.0, 0.9]
+
+
+async def test_no_constant_for_what_may_have_happened_to_one_rollout_alone() -> None:
+    with pytest.raises(JudgeUnavailable):
+        await both(manager(Siblings(error=JudgeUnavailable("lost")), failure_reward=0.0), "a", "bb")
 
 
 @pytest.mark.parametrize("error", [BudgetExceeded("cap"), ConfigError("key"), GroupError("conflict")])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from ruler.adapters.groups import opening
 from ruler.adapters.rewarder import RewardedGroup
 from ruler.errors import ConfigError, GroupError
-from ruler.messages import Message, read_tools
+from ruler.messages import read_tools
 from ruler.types import Group, Rollout, ScoredGroup
 
 if TYPE_CHECKING:
@@ -54,12 +55,7 @@ def group_of(rollouts: Sequence[Rollout], **others: Any) -> Group:
     Raises:
         GroupError: not even the first message is the same, or the others cannot be read.
     """
-    task: list[Message] = []
-    for told in zip(*(rollout.messages for rollout in rollouts), strict=False):
-        if told[0].role == "assistant" or any(message != told[0] for message in told):
-            break
-        task.append(told[0])
-    return Group.of(rollouts, task=task or None, **others)
+    return Group.of(rollouts, task=opening(rollouts) or None, **others)
 
 
 def with_rewards(group: TrajectoryGroup, rewarded: RewardedGroup) -> TrajectoryGroup:

@@ -27,7 +27,7 @@ class GroupJudge:
         num_dropped: groups that got none, and were dropped.
     """
 
-    def __init__(self, scorer: Scorer, rewards: Rewards | None = None, *, reference: str | None = None) -> None:
+    def __init__(self, scorer: Scorer, *, rewards: Rewards | None = None, reference: str | None = None) -> None:
         """Asks nothing yet.
 
         Args:

@@ -430,7 +430,7 @@ async def test_22_23_rules_gates_and_the_old_reward_make_one_reward_with_its_par
         ],
         metadata={"gold": "Oslo"},
     )
-    scored = await GroupJudge(Ruler(points_judge(POINTS)), rewards, reference="gold")(given)
+    scored = await GroupJudge(Ruler(points_judge(POINTS)), rewards=rewards, reference="gold")(given)
     assert scored is not None
     assert [one.reward for one in scored] == pytest.approx([0.45 + 1 + 1, 0.05, -1.0])
     parts = ("part_judge", "part_exact", "part_own", "judge_gated")
