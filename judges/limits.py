@@ -20,6 +20,8 @@ from ruler.types import Judge, JudgeInfo, JudgeReply, JudgeRequest, Usage, usage
 WINDOW_SECONDS = 61.5
 """A minute, and what a call may take from here to the endpoint: the first of a process takes more than a second."""
 _MAX_PAUSE_SECONDS = 60.0
+_ABANDONED_SECONDS = 5.0
+"""How often one looks whether event loops with calls in them are still running; nobody tells when one ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Limiter:
         self._members: WeakSet[LimitedJudge] = WeakSet()
         self._clock = clock
         self._gate = Gate(sleep=sleep, forget=self._forget_running)
-        self._running = 0
+        self._running: dict[_Call, asyncio.AbstractEventLoop] = {}
         self._at_once: float | None = None
         self._era = 0
         self._not_before = 0.0
@@ -111,7 +113,7 @@ class Limiter:
         self._recent_tokens = 0
 
     def _forget_running(self) -> None:
-        self._running = 0
+        self._running.clear()
 
     def join(self, judge: LimitedJudge) -> None:
         """Has the judge's limits count here, as long as the judge is alive."""
@@ -146,7 +148,7 @@ class Limiter:
     ) -> None:
         """Ends the call: gives its place back and learns from what came of it."""
         with self._gate.lock:
-            self._running -= 1
+            self._running.pop(call, None)
             now = self._clock()
             self._forget(now)
             tokens = usage.input_tokens + usage.output_tokens if usage else 0
@@ -167,8 +169,13 @@ class Limiter:
         self._forget(now)
         if now < self._not_before:
             return self._not_before - now
-        if self._running >= self._now_at_once(limits):
-            return None
+        here = asyncio.get_running_loop()
+        if len(self._running) >= self._now_at_once(limits):
+            # A loop that was left with calls in it ends none of them.
+            for abandoned in [call for call, loop in self._running.items() if not loop.is_running()]:
+                del self._running[abandoned]
+        if len(self._running) >= self._now_at_once(limits):
+            return None if all(loop is here for loop in self._running.values()) else _ABANDONED_SECONDS
         requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
         if requests and len(self._recent) >= requests:
             return self._until_forgotten(self._recent[-requests], now)
@@ -176,7 +183,7 @@ class Limiter:
         # A call that is larger than the limit itself goes alone, rather than never.
         if tokens and self._recent_tokens and self._recent_tokens + call.tokens > tokens:
             return self._until_forgotten(self._recent[0], now)
-        self._running += 1
+        self._running[call] = here
         call.begun, call.era = now, self._era
         if requests or tokens:
             self._recent.append(call)
@@ -206,7 +213,7 @@ class Limiter:
             return
         # The calls of one round tell of one overload: only those that began after the last halving halve again.
         if call.era == self._era:
-            self._at_once = max(1.0, min(self.concurrency, self._running + 1) / 2)
+            self._at_once = max(1.0, min(self.concurrency, len(self._running) + 1) / 2)
             self._era += 1
 
     def _limits(self) -> Limits:

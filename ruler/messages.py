@@ -8,15 +8,17 @@ as it came; making odd text visible is the business of `ruler.packing`.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from decimal import Decimal
+from io import BytesIO
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
-from ruler.errors import GroupError
+from ruler.errors import GroupError, describe
 
 _ROLES = {
     "system": "system",
@@ -42,6 +44,7 @@ _MEDIA_PARTS = {
     "input_file": "file",
     "document": "file",
 }
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _REASONING_PARTS = {"thinking", "reasoning", "redacted_thinking"}
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thinking_blocks", "reasoning_details")
 _NO_CONTENT = ("text", "contents", "parts", "value", "body", "output")
@@ -414,11 +417,23 @@ def _block_text(block: object) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _png(image: Any, field: str) -> str:
+    """A data: address of an image object as Pillow has it."""
+    buffer = BytesIO()
+    try:
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, format="PNG")
+    except Exception as error:  # noqa: BLE001  whatever a broken image raises
+        raise GroupError(f"{field}: an image that cannot be written as PNG: {describe(error)}") from None
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def _media_url(part: Mapping[str, Any], field: str) -> str:
     for key in ("image_url", "video_url", "audio_url", "url", "image", "source"):
         value = part.get(key)
         if isinstance(value, str):
             return value
+        if callable(getattr(value, "save", None)) and hasattr(value, "mode"):
+            return _png(value, f"{field}.{key}")
         if isinstance(value, Mapping):
             if isinstance(value.get("url"), str):
                 return str(value["url"])

@@ -69,15 +69,20 @@ class Rule:
         """
         where = f"group {group.id!r}: rollout {rollout.id!r}: rule {self.name!r}"
         try:
-            value: object = self.check(rollout, group)
+            value: Any = self.check(rollout, group)
+            if inspect.iscoroutine(value):
+                value.close()
+            elif not isinstance(value, int | float) and callable(getattr(value, "item", None)):
+                value = value.item()  # of numpy or torch
+            good = isinstance(value, int | float) and 0 <= value <= 1
+            shown = "" if good else f"{value!r:.80}"
         except GroupError as error:
             raise GroupError(f"{where}: {error}") from error
-        except Exception as error:
+        # A check may run what a policy wrote. One that ends the process would take a trainer's event loop along.
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise GroupError(f"{where}: raised {describe(error)}") from error
-        if inspect.iscoroutine(value):
-            value.close()
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise GroupError(f"{where}: expected a number in [0, 1], got {value!r:.80}")
+        if not good:
+            raise GroupError(f"{where}: expected a number in [0, 1], got {shown}")
         return float(value)
 
 

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -306,6 +307,38 @@ def test_a_rule_that_raises_is_an_error() -> None:
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(GroupError, match=r"^group 'g': rollout 'r0': rule 'exact': reference: the group has none$"):
         Rewards(judge_weight=0.0, rules=(Rule("exact", exact_answer()),)).combine(group, None)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
+def test_a_rule_that_ends_the_process_is_an_error(error: BaseException) -> None:
+    """It may have run what the policy wrote."""
+
+    def ends(rollout: Rollout, group: Group) -> float:
+        raise error
+
+    with pytest.raises(GroupError, match=f"rule 'ends': raised {type(error).__name__}"):
+        Rewards(rules=(Rule("ends", ends),)).combine(group_of({}), scored(group_of({}), [0.5]))
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), np.array(0.5), np.array([0.5])])
+def test_a_rule_may_return_a_number_of_numpy(value: object) -> None:
+    group = group_of({"right": value})
+    rewards = Rewards(rules=(known("right"),)).combine(group, scored(group, [0.25])).rewards
+    assert rewards == (0.75,)
+    assert type(rewards[0]) is float
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("value", [np.array([0.1, 0.2]), np.float32("nan"), Unshowable()])
+def test_what_a_rule_may_not_return_fails_its_group(value: object) -> None:
+    group = group_of({"right": value})
+    rewards, failure = Rewards(rules=(known("right"),)).settle(group, scored(group, [0.25]))
+    assert rewards.rewards == (None,)
+    assert "rule 'right'" in str(failure)
 
 
 def test_rules_are_plain_functions() -> None:

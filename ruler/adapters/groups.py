@@ -72,7 +72,10 @@ def _fits(num_rows: int, size: int, adjacent: bool) -> bool:
 def _runs(keys: Sequence[object]) -> list[list[int]]:
     runs: list[list[int]] = []
     for row, key in enumerate(keys):
-        if runs and key == keys[runs[-1][0]]:
+        equal: object = bool(runs) and key == keys[runs[-1][0]]
+        if hasattr(equal, "__len__"):
+            raise ConfigError(f"keys: row {row}: expected text or messages, got an array: {type(key).__name__}")
+        if equal:
             runs[-1].append(row)
         else:
             runs.append([row])
@@ -80,12 +83,12 @@ def _runs(keys: Sequence[object]) -> list[list[int]]:
 
 
 def _equal(keys: Sequence[object]) -> list[list[int]]:
-    found: dict[object, list[int]] = {}
+    found: dict[str | int, list[int]] = {}
     for row, key in enumerate(keys):
-        try:
-            found.setdefault(key, []).append(row)
-        except TypeError:
-            raise ConfigError(f"keys: row {row}: expected an id, got {key!r:.80}") from None
+        # 1, 1.0 and True are one key of a dict, and nan is none at all.
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise ConfigError(f"keys: row {row}: expected an id, as text or a whole number, got {key!r:.80}")
+        found.setdefault(key, []).append(row)
     return list(found.values())
 
 

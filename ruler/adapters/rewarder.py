@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, ParamSpec, Protocol, TypeVar
@@ -162,11 +164,13 @@ class Rewarder:
             ConfigError: something else.
         """
         if not callable(getattr(scorer, "score_many", None)):
-            raise ConfigError(f"scorer: expected a Ruler or a Client, got {scorer!r:.80}")
+            # Not repeated: a SPEC that was meant for a Ruler may hold what is nobody's business.
+            raise ConfigError(f"scorer: expected a Ruler or a Client, got one of type {type(scorer).__name__}")
         if not isinstance(rewards, Rewards | None):
             raise ConfigError(f"rewards: expected Rewards, got {rewards!r:.80}")
         self.rewards = rewards or Rewards()
         self._scorer = scorer
+        self._pid = os.getpid()
 
     async def reward(self, groups: Sequence[Group]) -> list[RewardedGroup]:
         """One result per group, in order; a failure is logged, and disturbs no other group.
@@ -178,7 +182,7 @@ class Rewarder:
         """
         if not groups:
             return []
-        results = await self._scorer.score_many(groups)
+        results = await self._here().score_many(groups)
         if [result.group_id for result in results] != [group.id for group in groups]:
             raise ConfigError(f"scorer: its results are not those of the groups: {len(results)} for {len(groups)}")
         return [self._settle(group, result) for group, result in zip(groups, results, strict=True)]
@@ -197,6 +201,12 @@ class Rewarder:
             # As a literal: a judge's reply may stand in it, and must not write lines of its own into a log.
             _logger.warning("group %.80r: no reward for any rollout: %.*r", group.id, _SHOWN_CHARS, failure)
         return RewardedGroup(group, rewards, result, self.rewards, failure)
+
+    def _here(self) -> Scorer:
+        """The scorer; in a forked child one made anew, because local models do not work there."""
+        if self._pid != os.getpid():
+            self._scorer, self._pid = copy.copy(self._scorer), os.getpid()
+        return self._scorer
 
 
 class Blocking(Generic[P, T]):

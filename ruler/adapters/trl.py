@@ -8,6 +8,7 @@ leaves the row out of baselines and gives it an advantage of 0 if no other funct
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,11 @@ from typing import Any
 from ruler.adapters.groups import WHOLE_GROUPS, split
 from ruler.adapters.rewarder import Rewarder, Scorer, mean_parts
 from ruler.chat_text import read_prompt, read_response
-from ruler.errors import ConfigError
+from ruler.errors import ConfigError, GroupError
 from ruler.rewards import Rewards
 from ruler.types import Group, Rollout
 
+_logger = logging.getLogger("ruler.adapters")
 _NO_COLUMNS = frozenset(("trainer_state", "log_extra", "log_metric", "environments", "completion_ids"))
 
 
@@ -30,6 +32,13 @@ class _Settings:
     num_generations_eval: int
     reference: str | None
     tools: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    prompt: Any
+    completion: Any
+    columns: Mapping[str, Any]
 
 
 def reward_function(
@@ -43,9 +52,9 @@ def reward_function(
 ) -> Callable[..., Awaitable[list[float | None]]]:
     """An async function for `reward_funcs`, called `judge`: a reward for every row, or None for all rows of a group.
 
-    None has a group that the judge failed, and one whose rollouts all read the same. Beside other reward functions such
-    a group is trained on theirs alone. A plain function is `Blocking(reward_function(…))` of `ruler.adapters.rewarder`.
-    Both pickle when the scorer does, as AsyncGRPOTrainer needs it.
+    None has a group that the judge failed or that cannot be read, and one whose rollouts all read the same. Beside
+    other reward functions such a group is trained on theirs alone. A plain function is `Blocking(reward_function(…))`
+    of `ruler.adapters.rewarder`. Both pickle when the scorer does, as AsyncGRPOTrainer needs it.
 
     Logged are, as metrics, `judge/failed_groups`, `judge/tied_groups` (counts of a call, which TRL averages over calls
     and processes) and `judge/part_judge`, `judge/part_NAME` for each rule (means over rollouts with rewards; nan for a
@@ -61,10 +70,11 @@ def reward_function(
         tools: definitions of the tools that the policy has, to be shown to the judge.
 
     Raises:
-        ConfigError: a value out of range. When called: rows that are no whole groups, or no such column; and with
-            BudgetExceeded where no group can be scored any more.
+        ConfigError: a value out of range. When called: rows that are no whole groups, other numbers of generations than
+            in the trainer's config, or no such column; and with BudgetExceeded where no group can be scored any more.
     """
-    sizes = {"num_generations": num_generations, "num_generations_eval": num_generations_eval or num_generations}
+    size_eval = num_generations if num_generations_eval is None else num_generations_eval
+    sizes = {"num_generations": num_generations, "num_generations_eval": size_eval}
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigError(f"{name}: expected a whole number of at least 1, got {size!r:.80}")
@@ -86,23 +96,26 @@ async def judge(
     """What `reward_function` returns, once it has its settings."""
     # With environments each rollout has its own prompt, and equal prompts tell nothing.
     keys = [None] * len(prompts) if columns.get("environments") is not None else prompts
-    groups = split(keys, _sizes(settings, log_metric), remedy=WHOLE_GROUPS)
-    rows = _rows(columns, len(prompts), settings.reference)
-    rewarded = await settings.rewarder.reward(
-        [
-            _group([prompts[i] for i in group], [completions[i] for i in group], [rows[i] for i in group], settings)
-            for group in groups
-        ]
-    )
-    by_row: list[Any] = [None] * len(prompts)
-    for group, one in zip(groups, rewarded, strict=True):
-        for row, cells in zip(
-            group, zip(one.optional, one.notes, [one.failure] * len(group), strict=True), strict=True
-        ):
-            by_row[row] = cells
-    rewards, notes, failures = (list(column) for column in zip(*by_row, strict=True)) if by_row else ([], [], [])
+    rows = _rows(columns, prompts, completions, settings.reference)
+    rewards: list[float | None] = [None] * len(prompts)
+    notes: list[str | None] = [None] * len(prompts)
+    failures: list[str | None] = [None] * len(prompts)
+    readable: list[tuple[list[int], Group]] = []
+    num_failed = 0
+    for members in split(keys, _sizes(settings, log_metric), remedy=WHOLE_GROUPS):
+        try:
+            readable.append((members, _group([rows[i] for i in members], settings)))
+        except GroupError as error:
+            _logger.warning("rows %d to %d: no reward for any rollout: %.500r", members[0], members[-1], str(error))
+            num_failed += 1
+            for row in members:
+                failures[row] = f"{error.code}: {error}"
+    rewarded = await settings.rewarder.reward([group for _, group in readable])
+    for (members, _), one in zip(readable, rewarded, strict=True):
+        for row, reward, note in zip(members, one.optional, one.notes, strict=True):
+            rewards[row], notes[row], failures[row] = reward, note, one.failure
     if log_metric is not None:
-        log_metric("judge/failed_groups", sum(one.failure is not None for one in rewarded))
+        log_metric("judge/failed_groups", num_failed + sum(one.failure is not None for one in rewarded))
         log_metric("judge/tied_groups", sum(one.result.status == "tied" for one in rewarded))
         with_rewards = [one for one in rewarded if None not in one.optional]
         for name, mean in mean_parts(with_rewards, settings.rewarder.rewards).items():
@@ -114,36 +127,57 @@ async def judge(
 
 
 def _sizes(settings: _Settings, log_metric: object) -> tuple[int, ...]:
-    # TRL does not say whether it evaluates. The model of the trainer whose method this is says it, as to TRL itself.
-    model = getattr(getattr(log_metric, "__self__", None), "model", None)
+    # TRL says neither how large its groups are nor whether it evaluates. The trainer whose method this is knows both.
+    trainer = getattr(log_metric, "__self__", None)
+    model = getattr(trainer, "model", None)
     if model is None:
         return settings.num_generations, settings.num_generations_eval
-    return (settings.num_generations if model.training else settings.num_generations_eval,)
+    name = "num_generations" if model.training else "num_generations_eval"
+    size = getattr(settings, name)
+    if (theirs := getattr(trainer, name, size)) != size:
+        raise ConfigError(f"{name}: {size} here, and {theirs} in the trainer's config")
+    return (size,)
 
 
-def _rows(columns: Mapping[str, Any], num_rows: int, reference: str | None) -> list[dict[str, Any]]:
+def _rows(
+    columns: Mapping[str, Any], prompts: Sequence[Any], completions: Sequence[Any], reference: str | None
+) -> list[_Row]:
     kept = {name: values for name, values in columns.items() if name not in _NO_COLUMNS}
     if reference is not None and reference not in kept:
         raise ConfigError(f"reference: no column {reference!r:.80} in the dataset, which has {sorted(kept)!r:.200}")
-    return [{name: values[row] for name, values in kept.items()} for row in range(num_rows)]
+    for name, values in {"completions": completions, **kept}.items():
+        if not isinstance(values, Sequence) or len(values) != len(prompts):
+            raise ConfigError(f"{name}: expected a list with an item for each of {len(prompts)} prompts")
+    return [
+        _Row(prompt, completions[row], {name: values[row] for name, values in kept.items()})
+        for row, prompt in enumerate(prompts)
+    ]
 
 
-def _group(prompts: Sequence[Any], completions: Sequence[Any], rows: Sequence[Any], settings: _Settings) -> Group:
-    asked = [read_prompt(prompt) if isinstance(prompt, str) else None for prompt in prompts]
-    tasks = [read.messages if read else list(prompt) for read, prompt in zip(asked, prompts, strict=True)]
+def _group(rows: Sequence[_Row], settings: _Settings) -> Group:
+    asked = [read_prompt(row.prompt) if isinstance(row.prompt, str) else None for row in rows]
+    tasks = [read.messages if read else _messages(row.prompt, "prompt") for read, row in zip(asked, rows, strict=True)]
     said = [
-        read_response(completion, read) if isinstance(completion, str) else list(completion)
-        for completion, read in zip(completions, asked, strict=True)
+        read_response(row.completion, read)
+        if isinstance(row.completion, str)
+        else _messages(row.completion, "completion")
+        for read, row in zip(asked, rows, strict=True)
     ]
     shared = 0
     while all(len(task) > shared and task[shared] == tasks[0][shared] for task in tasks):
         shared += 1
     return Group.of(
         [
-            Rollout.of(f"r{place + 1}", [*task[shared:], *messages], metadata=row)
+            Rollout.of(f"r{place + 1}", [*task[shared:], *messages], metadata=row.columns)
             for place, (task, messages, row) in enumerate(zip(tasks, said, rows, strict=True))
         ],
         task=tasks[0][:shared],
         tools=settings.tools,
-        reference=rows[0][settings.reference] if settings.reference is not None else None,
+        reference=rows[0].columns[settings.reference] if settings.reference is not None else None,
     )
+
+
+def _messages(value: Any, name: str) -> list[Any]:
+    if isinstance(value, Mapping) or not isinstance(value, Sequence):
+        raise GroupError(f"{name}: expected text or a list of messages, got {value!r:.80}")
+    return list(value)

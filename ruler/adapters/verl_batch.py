@@ -9,6 +9,7 @@ Rows are reordered before, and neither the prompt nor `uid` is passed: both have
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -60,12 +61,26 @@ def _compute_score(
         for key in (task, group_by):
             if key not in (info or {}):
                 raise GroupError(f"extra_infos[{row}].{key}: missing; there are {sorted(info or {})!r:.200}")
-    keys = [(str(source), info[group_by]) for source, info in zip(data_sources, extra_infos, strict=True)]
+    for name, column in {"solution_strs": solution_strs, "ground_truths": ground_truths}.items():
+        if len(column) != len(extra_infos):
+            raise GroupError(f"{name}: {len(column)} for {len(extra_infos)} rows")
+    tasks = [without_arrays(info[task]) for info in extra_infos]
+    keys = [
+        _key(source, info[group_by], row)
+        for row, (source, info) in enumerate(zip(data_sources, extra_infos, strict=True))
+    ]
     members = split(keys, None, adjacent=False)
+    for rows in members:
+        for row in rows:
+            if tasks[row] != tasks[rows[0]]:
+                raise GroupError(
+                    f"extra_infos[{row}].{task}: another one than row {rows[0]} has, though {group_by} is equal: "
+                    f"{tasks[row]!r:.80}, {tasks[rows[0]]!r:.80}"
+                )
     groups = [
         Group.of(
             [solution_strs[row] for row in rows],
-            task=extra_infos[rows[0]][task],
+            task=tasks[rows[0]],
             reference=without_arrays(ground_truths[rows[0]]),
             metadata=extra_infos[rows[0]],
         )
@@ -76,3 +91,10 @@ def _compute_score(
         for row, reward, metrics in zip(rows, judged.numbers(failure_reward), judged.metrics(), strict=True):
             made[row] = {"score": reward, **metrics}
     return [made[row] for row in range(len(solution_strs))]
+
+
+def _key(source: object, value: object, row: int) -> str:
+    plain = without_arrays(value)
+    if plain is None or plain != plain:
+        raise GroupError(f"extra_infos[{row}]: expected an id of the prompt, got {plain!r}")
+    return json.dumps([str(source), plain], sort_keys=True)

@@ -37,7 +37,10 @@ def read_row(row: Any, tokenizer: Any, *, response_length: int) -> Group:
         text = tokenizer.decode(response_ids, skip_special_tokens=prompt.template is None)
         messages = read_response(text, prompt)
     cut = len(response_ids) >= response_length
-    rollout = Rollout.of(str(fields.get("session_id", uuid4())), messages, finish_reason="length" if cut else None)
+    session = fields.get("session_id")
+    rollout = Rollout.of(
+        str(uuid4() if session is None else session), messages, finish_reason="length" if cut else None
+    )
     return Group.of(
         [rollout],
         task=[dict(message) for message in fields["raw_prompt"]],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,7 +70,11 @@ def test_a_size_that_is_none_is_named(size: object) -> None:
 
 
 def test_ids_must_be_ids() -> None:
-    with pytest.raises(ConfigError, match=r"keys: row 1: expected an id, got \['b'\]"):
-        split(["a", ["b"]], None, adjacent=False)  # type: ignore[list-item]
+    for key in (["b"], None, True, 1.0, float("nan"), b"b"):
+        with pytest.raises(ConfigError, match="keys: row 1: expected an id, as text or a whole number, got "):
+            split(["a", key], None, adjacent=False)
+    with pytest.raises(ConfigError, match="keys: row 1: expected text or messages, got an array: ndarray"):
+        split([np.zeros(2), np.zeros(2)], 2)
+    assert split([np.str_("a"), np.str_("a")], 2) == [[0, 1]]
     with pytest.raises(ConfigError, match="group_size: expected a whole number of at least 1, got None"):
         split(["a"], None)

@@ -26,6 +26,7 @@ from ruler.adapters.verifiers import rubric_functions
 from ruler.adapters.verl import JudgedRollouts
 from ruler.adapters.verl_batch import batch_reward
 from ruler.errors import BudgetExceeded, ConfigError, RulerError
+from ruler.records import LabelledGroup, read_labelled
 from ruler.rewards import Gate, Rewards, Rule
 from ruler.rules import exact_answer, finished, matches
 from ruler.types import Rollout
@@ -231,8 +232,8 @@ async def test_results_of_other_groups_are_refused() -> None:
 
 
 def test_what_is_no_scorer_is_named() -> None:
-    with pytest.raises(ConfigError, match="scorer: expected a Ruler or a Client, got 'openai/gpt-5-mini'"):
-        Rewarder("openai/gpt-5-mini")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="scorer: expected a Ruler or a Client, got one of type str$"):
+        Rewarder("openai/gpt-5-mini?api_key=secret")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"rewards: expected Rewards, got \[\]"):
         Rewarder(scripted(), [])  # type: ignore[arg-type]
 
@@ -299,6 +300,28 @@ def test_in_children_after_it_was_used_by_the_parent(method: str, tmp_path: Path
     for child in children:
         child.join(30)
         assert child.exitcode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_a_local_model_is_loaded_anew_in_a_forked_child(examples: Path) -> None:
+    """It refuses to go on there with what its parent had begun."""
+    first = next(read_labelled(str(examples.with_name("arithmetic.jsonl"))))
+    assert isinstance(first, LabelledGroup)
+    group = first.group
+    rewarder = Rewarder(Ruler("embedded"))
+    want = rewarder.reward_sync([group])[0].optional
+    assert None not in want
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=score_there, args=(rewarder, group, answers))
+    child.start()
+    assert answers.get(timeout=120) == want
+    child.join(30)
+
+
+def score_there(rewarder: Rewarder, group: Group, answers: Any) -> None:
+    answers.put(rewarder.reward_sync([group])[0].optional)
 
 
 def test_it_pickles_with_its_rules() -> None:

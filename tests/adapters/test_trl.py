@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from judges.scripted import ScriptedJudge, scores_reply
 from ruler import JudgeCall, JudgeRequest, JudgeUnavailable, Ruler
@@ -161,6 +162,47 @@ async def test_no_rows() -> None:
     assert trainer.metrics["judge/failed_groups"] == 0
 
 
+async def test_other_sizes_than_the_trainers_are_refused() -> None:
+    """Half groups would be scored, each on a scale of its own."""
+    trainer = Trainer()
+    trainer.num_generations = 4  # type: ignore[attr-defined]
+    trainer.num_generations_eval = 2  # type: ignore[attr-defined]
+    reward = reward_function(Ruler(SIMULATED), num_generations=2)
+    with pytest.raises(ConfigError, match="num_generations: 2 here, and 4 in the trainer's config"):
+        await reward(prompts=[ask("1")] * 4, completions=say(*"abcd"), **trainer.handed)
+    trainer.model.training = False
+    assert None not in await reward(
+        prompts=[ask("1")] * 4, completions=say("a", "bbbb" * 9, "c", "dddd" * 9), **trainer.handed
+    )
+
+
+async def test_images_are_shown() -> None:
+    shown = Shown()
+    prompt = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": Image.new("CMYK", (3, 2))}, {"type": "text", "text": "What?"}],
+        }
+    ]
+    reward = reward_function(shown.ruler, num_generations=2)
+    assert await reward(prompts=[prompt] * 2, completions=say("a", "b")) == [0.5, 0.5]
+    assert "image" in shown.text()
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ({"completions": say("a", "b", "c")}, "completions"),
+        ({"completions": say("a")}, "completions"),
+        ({"completions": say("a", "b"), "answer": ["1"]}, "answer"),
+        ({"completions": say("a", "b"), "answer": None}, "answer"),
+    ],
+)
+async def test_columns_of_another_length_are_named(columns: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: expected a list with an item for each of 2 prompts"):
+        await reward_function(Ruler(SIMULATED), num_generations=2)(prompts=[ask("1")] * 2, **columns)
+
+
 # --- Failures ------------------------------------------------------------------------
 
 
@@ -189,6 +231,31 @@ async def test_a_failed_group_is_none_for_all_its_rows_and_is_counted() -> None:
     notes = trainer.extra["judge_note"]
     assert all(str(note).startswith("note on ") for note in notes[:2])
     assert notes[2:] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (None, "completion: expected text or a list of messages, got None"),
+        ({"role": "assistant", "content": "a"}, "completion: expected text or a list of messages"),
+        ([{"role": "assistant", "tool_calls": ["search()"]}], "tool_calls"),
+        ([{"content": "a"}], "role"),
+    ],
+)
+async def test_a_group_that_cannot_be_read_fails_alone(
+    odd: object, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reward = reward_function(Shown(failing).ruler, num_generations=2)
+    trainer = Trainer()
+    prompts = [ask("1")] * 2 + [ask("2")] * 2
+    got = await reward(prompts=prompts, completions=[odd, *say("a", "b", "c")], **trainer.handed)
+    assert got[:2] == [None, None]
+    assert None not in got[2:]
+    assert trainer.metrics["judge/failed_groups"] == 1
+    assert [bool(failure) for failure in trainer.extra["judge_failure"]] == [True, True, False, False]
+    assert said in trainer.extra["judge_failure"][0]
+    assert "rows 0 to 1: no reward for any rollout: 'group" not in caplog.text
+    assert "rows 0 to 1: no reward for any rollout: " in caplog.text
 
 
 async def test_where_all_fail_the_same_metrics_are_logged() -> None:
@@ -270,3 +337,5 @@ def test_it_pickles_and_works_plainly() -> None:
 def test_sizes_are_checked(size: object) -> None:
     with pytest.raises(ConfigError, match="num_generations: expected a whole number"):
         reward_function(Ruler(SIMULATED), num_generations=size)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="num_generations_eval: expected a whole number"):
+        reward_function(Ruler(SIMULATED), num_generations=2, num_generations_eval=size)  # type: ignore[arg-type]

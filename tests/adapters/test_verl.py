@@ -385,6 +385,29 @@ def test_a_row_that_does_not_say_where_it_belongs(key: str) -> None:
         batch_reward(Ruler(ScriptedJudge([])), task="question")(**rows)
 
 
+def test_rows_of_different_questions_are_no_group() -> None:
+    """Two files of one data source may both count from 0."""
+    rows = batch(("a?", 0, "x"), ("b?", 0, "yy"))
+    with pytest.raises(
+        GroupError, match=r"extra_infos\[1\]\.question: another one than row 0 has, though index is equal"
+    ):
+        batch_reward(Ruler(ScriptedJudge([])), task="question", failure_reward=0.0)(**rows)
+
+
+@pytest.mark.parametrize("index", [None, math.nan])
+def test_what_is_no_id_makes_no_group(index: object) -> None:
+    rows = batch(("a?", index, "x"), ("a?", index, "yy"))
+    with pytest.raises(GroupError, match=r"extra_infos\[0\]: expected an id of the prompt"):
+        batch_reward(Ruler(ScriptedJudge([])), task="question", failure_reward=0.0)(**rows)
+
+
+def test_columns_of_another_length() -> None:
+    rows = batch(("a?", 1, "x"), ("a?", 1, "yy"))
+    rows["solution_strs"].append("zz")
+    with pytest.raises(GroupError, match="solution_strs: 3 for 2 rows"):
+        batch_reward(Ruler(ScriptedJudge([])), task="question")(**rows)
+
+
 def test_importing_them_imports_no_framework() -> None:
     code = (
         "import ruler.adapters.verl, ruler.adapters.verl_batch, sys\n"

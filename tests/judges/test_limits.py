@@ -164,7 +164,7 @@ async def test_other_failures_give_the_place_back_and_change_nothing(error) -> N
     results = await ask_all(judge, 5, time)
     assert [str(result) for result in results] == [str(error)] * 5
     assert judge._limiter.concurrency == 2
-    assert judge._limiter._running == 0
+    assert not judge._limiter._running
 
 
 async def test_a_failure_tells_how_long_it_was_queued() -> None:
@@ -315,3 +315,62 @@ def test_one_queue_over_threads_and_event_loops() -> None:
 def test_bad_limits_are_named(name) -> None:
     with pytest.raises(ConfigError, match=f"{name}: expected at least 1, got 0"):
         Limits(**{name: 0})
+
+
+async def never(request):
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_loop_that_is_left_gives_its_places_back(closed: bool) -> None:
+    """As by an interrupt, or by closing it over its tasks."""
+    limiter = Limiter()
+    limits = Limits(concurrency=2)
+    stuck = LimitedJudge(never, limits, limiter=limiter)
+
+    def leave() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        tasks = [loop.create_task(stuck(question("x"))) for _ in range(2)]
+        loop.run_until_complete(asyncio.sleep(0.01))
+        abandoned.extend(tasks)
+        if closed:
+            loop.close()
+        return loop
+
+    abandoned: list[asyncio.Task] = []
+    left = await asyncio.to_thread(leave)
+    assert len(limiter._running) == 2
+    answering = LimitedJudge(ScriptedJudge(["hello"]), limits, limiter=limiter)
+    async with asyncio.timeout(20):
+        assert (await answering(question("x"))).text == "hello"
+    for task in abandoned:
+        task._log_destroy_pending = False
+    if not closed:
+        left.close()
+
+
+async def test_who_waits_looks_whether_the_others_are_still_there() -> None:
+    """Nobody tells when a loop ends that had all the places."""
+    time = FakeTime()
+    limiter = Limiter(clock=time.clock, sleep=time.sleep)
+    stuck = LimitedJudge(never, Limits(concurrency=1), limiter=limiter)
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+
+    def run() -> None:
+        task = loop.create_task(stuck(question("x")))
+        task._log_destroy_pending = False
+        loop.call_soon(ready.set)
+        loop.run_forever()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    await asyncio.to_thread(ready.wait)
+    answering = LimitedJudge(ScriptedJudge(["hello"]), Limits(concurrency=1), limiter=limiter)
+    waiting = asyncio.create_task(answering(question("x")))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    loop.call_soon_threadsafe(loop.stop)
+    await asyncio.to_thread(thread.join)
+    assert (await time.run(waiting)).text == "hello"
+    loop.close()
