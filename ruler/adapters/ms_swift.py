@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ruler.adapters.groups import WHOLE_GROUPS, opening, split
-from ruler.adapters.rewarder import RewardedGroup, Rewarder, Scorer, mean_parts, read_failure_reward
+from ruler.adapters.rewarded import RewardedGroup, mean_parts, read_failure_reward
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.errors import ConfigError, GroupError
 from ruler.rewards import Rewards
 from ruler.types import Group, Rollout

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruler.adapters.gathering import Gathering
-from ruler.adapters.rewarder import Rewarder, Scorer, read_failure_reward
+from ruler.adapters.rewarded import read_failure_reward
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.chat_text import ChatMessages, ChatPrompt, read_prompt, read_response, response_in
 from ruler.errors import ConfigError, GroupError
 from ruler.rewards import Rewards

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ruler.adapters.rewarder import Rewarder, Scorer, read_failure_reward
+from ruler.adapters.rewarded import read_failure_reward
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.chat_text import read_prompt, read_response
 from ruler.errors import ConfigError, GroupError
 from ruler.rewards import Rewards

@@ -9,20 +9,20 @@ leaves the row out of baselines and gives it an advantage of 0 if no other funct
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ruler.adapters.groups import WHOLE_GROUPS, split
-from ruler.adapters.rewarder import Rewarder, Scorer, mean_parts
-from ruler.chat_text import read_prompt, read_response
+from ruler.adapters.rewarded import mean_parts
+from ruler.adapters.rewarder import Rewarder, Scorer
+from ruler.adapters.trl_rows import read_group, read_rows
 from ruler.errors import ConfigError, GroupError
 from ruler.rewards import Rewards
-from ruler.types import Group, Rollout
+from ruler.types import Group
 
 _logger = logging.getLogger("ruler.adapters")
-_NO_COLUMNS = frozenset(("trainer_state", "log_extra", "log_metric", "environments", "completion_ids"))
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,6 @@ class _Settings:
     num_generations_eval: int
     reference: str | None
     tools: object
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    prompt: Any
-    completion: Any
-    columns: Mapping[str, Any]
 
 
 def reward_function(
@@ -96,7 +89,7 @@ async def judge(
     """What `reward_function` returns, once it has its settings."""
     # With environments each rollout has its own prompt, and equal prompts tell nothing.
     keys = [None] * len(prompts) if columns.get("environments") is not None else prompts
-    rows = _rows(columns, prompts, completions, settings.reference)
+    rows = read_rows(prompts, completions, columns, reference=settings.reference)
     rewards: list[float | None] = [None] * len(prompts)
     notes: list[str | None] = [None] * len(prompts)
     failures: list[str | None] = [None] * len(prompts)
@@ -104,7 +97,9 @@ async def judge(
     num_failed = 0
     for members in split(keys, _sizes(settings, log_metric), remedy=WHOLE_GROUPS):
         try:
-            readable.append((members, _group([rows[i] for i in members], settings)))
+            readable.append(
+                (members, read_group([rows[i] for i in members], reference=settings.reference, tools=settings.tools))
+            )
         except GroupError as error:
             _logger.warning("rows %d to %d: no reward for any rollout: %.500r", members[0], members[-1], str(error))
             num_failed += 1
@@ -137,47 +132,3 @@ def _sizes(settings: _Settings, log_metric: object) -> tuple[int, ...]:
     if (theirs := getattr(trainer, name, size)) != size:
         raise ConfigError(f"{name}: {size} here, and {theirs} in the trainer's config")
     return (size,)
-
-
-def _rows(
-    columns: Mapping[str, Any], prompts: Sequence[Any], completions: Sequence[Any], reference: str | None
-) -> list[_Row]:
-    kept = {name: values for name, values in columns.items() if name not in _NO_COLUMNS}
-    if reference is not None and reference not in kept:
-        raise ConfigError(f"reference: no column {reference!r:.80} in the dataset, which has {sorted(kept)!r:.200}")
-    for name, values in {"completions": completions, **kept}.items():
-        if not isinstance(values, Sequence) or len(values) != len(prompts):
-            raise ConfigError(f"{name}: expected a list with an item for each of {len(prompts)} prompts")
-    return [
-        _Row(prompt, completions[row], {name: values[row] for name, values in kept.items()})
-        for row, prompt in enumerate(prompts)
-    ]
-
-
-def _group(rows: Sequence[_Row], settings: _Settings) -> Group:
-    asked = [read_prompt(row.prompt) if isinstance(row.prompt, str) else None for row in rows]
-    tasks = [read.messages if read else _messages(row.prompt, "prompt") for read, row in zip(asked, rows, strict=True)]
-    said = [
-        read_response(row.completion, read)
-        if isinstance(row.completion, str)
-        else _messages(row.completion, "completion")
-        for read, row in zip(asked, rows, strict=True)
-    ]
-    shared = 0
-    while all(len(task) > shared and task[shared] == tasks[0][shared] for task in tasks):
-        shared += 1
-    return Group.of(
-        [
-            Rollout.of(f"r{place + 1}", [*task[shared:], *messages], metadata=row.columns)
-            for place, (task, messages, row) in enumerate(zip(tasks, said, rows, strict=True))
-        ],
-        task=tasks[0][:shared],
-        tools=settings.tools,
-        reference=rows[0].columns[settings.reference] if settings.reference is not None else None,
-    )
-
-
-def _messages(value: Any, name: str) -> list[Any]:
-    if isinstance(value, Mapping) or not isinstance(value, Sequence):
-        raise GroupError(f"{name}: expected text or a list of messages, got {value!r:.80}")
-    return list(value)

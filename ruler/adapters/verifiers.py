@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from ruler.adapters.rewarder import Rewarder, Scorer, metric_names, read_failure_reward
+from ruler.adapters.rewarded import metric_names, read_failure_reward
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.errors import GroupError
 from ruler.rewards import Rewards
 from ruler.types import Group, Rollout

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ruler.adapters.rewarder import metric_names, read_failure_reward
+from ruler.adapters.rewarded import metric_names, read_failure_reward
 from ruler.adapters.verl_rows import read_row
 from ruler.client import Client, JoinedScore
 from ruler.errors import ConfigError, JudgeError, JudgeUnavailable, PackingError

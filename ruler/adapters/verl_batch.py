@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any
 
 from ruler.adapters.groups import split
-from ruler.adapters.rewarder import Rewarder, Scorer, read_failure_reward
+from ruler.adapters.rewarded import read_failure_reward
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.adapters.verl_rows import without_arrays
 from ruler.errors import GroupError
 from ruler.rewards import Rewards

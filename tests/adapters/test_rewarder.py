@@ -20,7 +20,8 @@ from judges.scripted import ScriptedJudge, scores_reply
 from ruler import Client, FailedGroup, Group, JudgeError, JudgeRequest, JudgeUnavailable, ReplyError, Ruler, ScoredGroup
 from ruler.adapters.ms_swift import orm
 from ruler.adapters.openrlhf import agent_executor
-from ruler.adapters.rewarder import Blocking, RewardedGroup, Rewarder, mean_parts
+from ruler.adapters.rewarded import RewardedGroup, mean_parts
+from ruler.adapters.rewarder import Blocking, Rewarder
 from ruler.adapters.slime import group_reward
 from ruler.adapters.verifiers import rubric_functions
 from ruler.adapters.verl import JudgedRollouts

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ruler.adapters.art.groups import group_of, with_rewards
 from ruler.adapters.art.judge import reward_group, reward_trajectories
 from ruler.adapters.art.spec import spec_of
-from ruler.adapters.rewarder import RewardedGroup, Rewarder, Scorer
+from ruler.adapters.rewarded import RewardedGroup
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.errors import BudgetExceeded, ConfigError, RulerError
 from ruler.rubric import DEFAULT_RUBRIC, Rubric
 from ruler.scoring import Ruler

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from ruler.adapters.groups import opening
-from ruler.adapters.rewarder import RewardedGroup
+from ruler.adapters.rewarded import RewardedGroup
 from ruler.errors import ConfigError, GroupError
 from ruler.messages import read_tools
 from ruler.types import Group, Rollout, ScoredGroup

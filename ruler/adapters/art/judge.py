@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ruler.adapters.art.groups import read_group, with_rewards
-from ruler.adapters.rewarder import RewardedGroup, Rewarder, Scorer
+from ruler.adapters.rewarded import RewardedGroup
+from ruler.adapters.rewarder import Rewarder, Scorer
 from ruler.errors import BudgetExceeded, ConfigError, GroupError, JudgeError, RulerError, describe
 from ruler.rewards import Rewards
 from ruler.types import Group

@@ -184,7 +184,7 @@ async def test_groups_meet_are_scored_and_become_advantages(settings: Any, monke
         ["sums"] * 9, [key.split("_")[0] for key in keys], {name: [i[name] for i in infos] for name in infos[0]}
     )["sums"]
     assert reduced["judge_tied"]["mean@3"] == pytest.approx(1 / 3)
-    assert reduced["part_judge"]["mean@3"] == pytest.approx(sum(first + second) / 9)
+    assert reduced["part_judge"]["mean@3"] == pytest.approx(sum(first + second + third) / 9)
 
 
 async def test_a_failed_group_has_no_trajectory_at_all(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
