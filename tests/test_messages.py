@@ -1,13 +1,16 @@
+import base64
 import copy
 import json
 import sys
 import warnings
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ruler.errors import GroupError
 from ruler.messages import Conversation, Media, Message, Tool, ToolCall, join_text, read_messages, read_tools
@@ -857,3 +860,29 @@ def test_canonical_messages_are_read_as_they_are():
     assert read_messages(read).messages == read
     later = read_messages([read[0], {"role": "tool", "content": "done"}]).messages
     assert later == read
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK", "F"])
+def test_an_image_object_becomes_an_address(mode: str) -> None:
+    """As Pillow has them, in trainers of vision models."""
+    part = {"type": "image", "image": Image.new(mode, (3, 2))}
+    (message,) = read_messages([{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]).messages
+    image, text = message.content
+    assert isinstance(image, Media)
+    assert (image.kind, text) == ("image", "What?")
+    kind, _, data = image.url.partition(",")
+    assert kind == "data:image/png;base64"
+    shown = Image.open(BytesIO(base64.b64decode(data)))
+    assert (shown.format, shown.size) == ("PNG", (3, 2))
+    assert read_messages([{"role": "user", "content": [part]}]).messages[0].content[0] == image
+
+
+def test_an_image_that_cannot_be_written_is_named() -> None:
+    class Broken:
+        mode = "RGB"
+
+        def save(self, *_: object, **__: object) -> None:
+            raise OSError("truncated")
+
+    with pytest.raises(GroupError, match=r"messages\[0\].content\[0\].image: an image .* OSError: truncated"):
+        read_messages([{"role": "user", "content": [{"type": "image", "image": Broken()}]}])

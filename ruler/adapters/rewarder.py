@@ -46,11 +46,14 @@ class Rewarder:
         Raises:
             ConfigError: something else.
         """
-        if not callable(getattr(scorer, "score_many", None)):
+        if isinstance(scorer, type) or not callable(getattr(scorer, "score_many", None)):
             # Not repeated: a SPEC that was meant for a Ruler may hold what is nobody's business.
-            raise ConfigError(f"scorer: expected a Ruler or a Client, got one of type {type(scorer).__name__}")
+            raise ConfigError(
+                f"scorer: expected a Ruler or a Client, as Ruler('openai/gpt-5-mini') or Client('http://judge:8000'), "
+                f"got one of type {type(scorer).__name__}"
+            )
         if not isinstance(rewards, Rewards | None):
-            raise ConfigError(f"rewards: expected Rewards, got {rewards!r:.80}")
+            raise ConfigError(f"rewards: expected Rewards(rules=(…)), got {rewards!r:.80}")
         self.rewards = rewards or Rewards()
         self._scorer = scorer
         self._pid = os.getpid()

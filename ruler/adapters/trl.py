@@ -130,5 +130,7 @@ def _sizes(settings: _Settings, log_metric: object) -> tuple[int, ...]:
     name = "num_generations" if model.training else "num_generations_eval"
     size = getattr(settings, name)
     if (theirs := getattr(trainer, name, size)) != size:
-        raise ConfigError(f"{name}: {size} here, and {theirs} in the trainer's config")
+        raise ConfigError(
+            f"{name}: {size} here, and {theirs} in the trainer's config; make it reward_function(…, {name}={theirs})"
+        )
     return (size,)

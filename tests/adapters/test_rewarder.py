@@ -233,9 +233,11 @@ async def test_results_of_other_groups_are_refused() -> None:
 
 
 def test_what_is_no_scorer_is_named() -> None:
-    with pytest.raises(ConfigError, match="scorer: expected a Ruler or a Client, got one of type str$"):
+    with pytest.raises(ConfigError, match="scorer: expected a Ruler or a Client, .*, got one of type str$"):
         Rewarder("openai/gpt-5-mini?api_key=secret")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"rewards: expected Rewards, got \[\]"):
+    with pytest.raises(ConfigError, match="scorer: expected a Ruler or a Client, .*, got one of type type$"):
+        Rewarder(Ruler)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"rewards: expected Rewards\(rules=\(…\)\), got \[\]"):
         Rewarder(scripted(), [])  # type: ignore[arg-type]
 
 
