@@ -51,8 +51,12 @@ class RewardedGroup:
         return (float(failure_reward),) * len(self.group.rollouts)
 
     def _numbers(self) -> tuple[float, ...]:
-        rewards = self.rewards.rollouts
-        return tuple((one.reward or 0.0) + (0.0 if one.gated_by else self._middle) for one in rewards)
+        # Strict: a reward that is missing where nothing failed is an error, and no 0.
+        rewards = [reward for reward in self.rewards.rewards if reward is not None]
+        return tuple(
+            reward if one.gated_by else reward + self._middle
+            for reward, one in zip(rewards, self.rewards.rollouts, strict=True)
+        )
 
     @property
     def _middle(self) -> float:
