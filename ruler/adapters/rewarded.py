@@ -60,11 +60,7 @@ class RewardedGroup:
 
     @property
     def _middle(self) -> float:
-        """What the judge adds to rollouts that are tied: half of what it can, so that a mean over groups learns nothing
-        from a tie.
-        """
-        adds = self.result.status == "tied" and not self.made_by.judge_breaks_ties
-        return self.made_by.judge_weight / 2 if adds else 0.0
+        return tied_part(self.made_by) if self.result.status == "tied" else 0.0
 
     def error(self) -> JudgeError:
         """What a trainer that has to be told by an exception is told of a failed group."""
@@ -98,6 +94,11 @@ class RewardedGroup:
         if isinstance(self.result, FailedGroup):
             return (None,) * len(self.group.rollouts)
         return tuple(score.note for score in self.result.rollouts)
+
+
+def tied_part(rewards: Rewards) -> float:
+    """What the judge adds to tied rollouts: half of what it can, so that a mean over groups learns nothing."""
+    return 0.0 if rewards.judge_breaks_ties else rewards.judge_weight / 2
 
 
 def metric_names(rewards: Rewards) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ruler.adapters.rewarded import metric_names, read_failure_reward
+from ruler.adapters.rewarded import metric_names, read_failure_reward, tied_part
 from ruler.adapters.verl_rows import read_row
 from ruler.client import Client, JoinedScore
 from ruler.errors import ConfigError, JudgeError, JudgeUnavailable, PackingError
@@ -98,7 +98,7 @@ class JudgedRollouts:
         one = self.rewards.combine_one(alone, joined.score.score if joined else None)
         assert one.reward is not None
         tied = joined is not None and joined.status == "tied"
-        middle = {"judge": self.rewards.judge_weight / 2} if tied and one.gated_by is None else {}
+        middle = {"judge": tied_part(self.rewards)} if tied and one.gated_by is None else {}
         reward = one.reward + sum(middle.values())
         return self._reported(reward, {**one.parts, **middle}, tied=tied, gated=one.gated_by is not None)
 
